@@ -1,0 +1,1 @@
+"""What flows through osport: requests, completions, facts, capabilities, stages."""

@@ -1,0 +1,63 @@
+"""What one backend can do with one loaded model, and the check of a request against it."""
+
+from __future__ import annotations
+
+from attrs import evolve, field, fields, frozen
+
+from osport.core.types import Request, Sampling
+from osport.errors import UnsupportedFeature
+
+__all__ = ["ALL_SAMPLING", "Capabilities", "negotiate"]
+
+ALL_SAMPLING = frozenset(f.name for f in fields(Sampling))
+
+
+@frozen
+class Capabilities:
+    """What a backend does *exactly*; what is not listed is refused, never dropped.
+
+    ``sampling``: the parameters that reach the engine. ``constraints``: the kinds that it enforces.
+    ``constraint_engine``: who enforces them, which decides what a JSON Schema may contain
+    (``llguidance``, ``llama.cpp-gbnf``, or a name of the backend's own).
+    ``enforced_by``: the label that a constrained answer of this backend carries.
+    """
+
+    chat: bool = True
+    raw_prompt: bool = False
+    prefill: bool = False
+    stream: bool = False
+    count_tokens: bool = False
+    sampling: frozenset[str] = ALL_SAMPLING
+    constraints: frozenset[str] = field(default=frozenset(), converter=frozenset)
+    constraint_engine: str = ""
+    enforced_by: str = "none"
+    tools: bool = False
+
+
+def negotiate(request: Request, capabilities: Capabilities, *, backend: str, stream: bool = False) -> Request:
+    """Refuse what the backend cannot do; fill in every sampling parameter that it can.
+
+    Raises :class:`~osport.errors.UnsupportedFeature` for the first thing that would be lost.
+    """
+    asked = (
+        ("chat messages", bool(request.messages) and not capabilities.chat),
+        ("raw prompts", request.prompt is not None and not capabilities.raw_prompt),
+        (
+            "an assistant prefill",
+            bool(request.messages) and request.messages[-1].role == "assistant" and not capabilities.prefill,
+        ),
+        ("tool messages", any(m.tool_calls or m.role == "tool" for m in request.messages) and not capabilities.tools),
+        ("streaming", stream and not capabilities.stream),
+    )
+    for feature, lost in asked:
+        if lost:
+            raise UnsupportedFeature(feature, backend)
+    for name, value in request.sampling.given.items():
+        if name not in capabilities.sampling:
+            raise UnsupportedFeature(f"the sampling parameter {name} (given: {value!r})", backend)
+    constraint = request.constraint
+    if constraint is not None and constraint.kind not in capabilities.constraints:
+        raise UnsupportedFeature(f"constrained output of kind {constraint.kind}", backend)
+    full = request.sampling.filled()
+    unsendable = {name: None for name in ALL_SAMPLING - capabilities.sampling}
+    return evolve(request, sampling=evolve(full, **unsendable))

@@ -1,0 +1,221 @@
+"""Requests and completions: ours, frozen, and no vendor's JSON.
+
+A backend translates them at its own door and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, get_args
+
+from attrs import evolve, field, fields, frozen, validators
+
+from osport.errors import UsageError
+
+__all__ = [
+    "Completion",
+    "Constraint",
+    "ConstraintKind",
+    "Delta",
+    "Enforcement",
+    "FinishReason",
+    "Message",
+    "Request",
+    "Role",
+    "Sampling",
+    "ToolCall",
+    "Usage",
+]
+
+Role = Literal["system", "user", "assistant", "tool"]
+FinishReason = Literal["stop", "length", "tool_calls", "refusal", "error", "unknown"]
+ConstraintKind = Literal["json_schema", "choice", "regex", "grammar"]
+EnforcedBy = Literal["sampling", "server", "prompt", "none"]
+
+
+@frozen
+class ToolCall:
+    """One call of a tool by the model; ``arguments`` is the parsed JSON object."""
+
+    id: str
+    name: str
+    arguments: Mapping[str, Any]
+
+
+@frozen
+class Message:
+    """One turn of a conversation.
+
+    A trailing assistant message is a prefill: the model continues it.
+    """
+
+    role: Role = field(validator=validators.in_(get_args(Role)))
+    content: str = field(default="", validator=validators.instance_of(str))
+    tool_calls: tuple[ToolCall, ...] = field(default=(), converter=tuple)
+    tool_call_id: str | None = None
+    reasoning: str | None = None
+
+    @classmethod
+    def system(cls, content: str) -> Message:
+        """Instructions that hold for the whole conversation."""
+        return cls("system", content)
+
+    @classmethod
+    def user(cls, content: str) -> Message:
+        """What the person, or the calling program, says."""
+        return cls("user", content)
+
+    @classmethod
+    def assistant(cls, content: str, *, tool_calls: Sequence[ToolCall] = ()) -> Message:
+        """What the model said, or, as the last message, the beginning of what it will say."""
+        return cls("assistant", content, tuple(tool_calls))
+
+    @classmethod
+    def tool(cls, content: str, *, tool_call_id: str) -> Message:
+        """The result of a tool call."""
+        return cls("tool", content, tool_call_id=tool_call_id)
+
+
+@frozen
+class Sampling:
+    """How the next token is drawn. None means: osport's own default, never the engine's.
+
+    ``temperature`` 0 is greedy; ``top_p`` 1, ``top_k`` 0 and ``min_p`` 0 switch the filter off;
+    penalties are neutral at 0 (``repeat_penalty`` at 1); ``max_tokens`` counts generated tokens.
+    """
+
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    repeat_penalty: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    seed: int | None = None
+    stop: tuple[str, ...] | None = field(
+        default=None, converter=lambda value: value if value is None else tuple(value)
+    )
+
+    def __attrs_post_init__(self) -> None:
+        for name, ok, must in (
+            ("max_tokens", lambda v: isinstance(v, int) and v >= 1, "an int of at least 1"),
+            ("temperature", lambda v: v >= 0, "at least 0"),
+            ("top_p", lambda v: 0 < v <= 1, "above 0 and at most 1"),
+            ("top_k", lambda v: isinstance(v, int) and v >= 0, "an int of at least 0 (0: off)"),
+            ("min_p", lambda v: 0 <= v < 1, "at least 0 and below 1"),
+            ("repeat_penalty", lambda v: v > 0, "above 0 (1: off)"),
+            ("seed", lambda v: isinstance(v, int) and 0 <= v < 2**32 - 1, "an int in [0, 2**32 - 1)"),
+            ("stop", lambda v: all(isinstance(s, str) and s for s in v), "non-empty strings"),
+        ):
+            value = getattr(self, name)
+            if value is not None and not ok(value):
+                raise UsageError(f"{name}={value!r}: must be {must}")
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The parameters that the caller set."""
+        return {f.name: v for f in fields(Sampling) if (v := getattr(self, f.name)) is not None}
+
+    def filled(self) -> Sampling:
+        """Every parameter with a value: the caller's where set, osport's default elsewhere."""
+        return evolve(DEFAULT_SAMPLING, **self.given)
+
+
+DEFAULT_SAMPLING = Sampling(
+    max_tokens=512,
+    temperature=0.0,
+    top_p=1.0,
+    top_k=0,
+    min_p=0.0,
+    repeat_penalty=1.0,
+    presence_penalty=0.0,
+    frequency_penalty=0.0,
+    seed=0,
+    stop=(),
+)
+
+
+@frozen
+class Constraint:
+    """The form an answer must have: what a backend is asked to enforce.
+
+    ``value`` is a JSON Schema (mapping, property order kept) for ``json_schema``, a tuple of
+    strings for ``choice``, a regular expression for ``regex``, GBNF text for ``grammar``.
+    """
+
+    kind: ConstraintKind = field(validator=validators.in_(get_args(ConstraintKind)))
+    value: Any
+
+
+@frozen
+class Request:
+    """One question: either ``messages`` (the backend applies the chat template) or a raw ``prompt``."""
+
+    messages: tuple[Message, ...] = field(default=(), converter=tuple)
+    prompt: str | None = None
+    sampling: Sampling = field(factory=Sampling)
+    constraint: Constraint | None = None
+    timeout: float | None = None
+
+    def __attrs_post_init__(self) -> None:
+        if bool(self.messages) == (self.prompt is not None):
+            raise UsageError("a request takes either messages or a raw prompt, not both and not neither")
+        if self.timeout is not None and self.timeout <= 0:
+            raise UsageError(f"timeout={self.timeout!r}: seconds, above 0")
+
+
+@frozen
+class Usage:
+    """Tokens counted by the engine; None where the engine does not say."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    cached_tokens: int | None = None
+    reasoning_tokens: int | None = None
+
+
+@frozen
+class Enforcement:
+    """How the form of an answer was enforced, and whether it was verified afterwards.
+
+    ``by``: ``sampling`` (a mask at every token, in an engine that osport started), ``server``
+    (a server of unknown build was asked to), ``prompt`` (only asked for), ``none``.
+    """
+
+    by: EnforcedBy = field(default="none", validator=validators.in_(get_args(EnforcedBy)))
+    engine: str = ""
+    verified: bool = False
+
+    def __str__(self) -> str:
+        return self.by
+
+
+@frozen
+class Completion:
+    """One answer. ``latency`` and ``ttft`` (time to first token) are seconds on the client's clock.
+
+    ``effective`` holds what the engine was really sent, parameter by parameter.
+    """
+
+    text: str
+    finish_reason: FinishReason
+    model: str = ""
+    backend: str = ""
+    usage: Usage = field(factory=Usage)
+    parsed: Any = None
+    reasoning: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    enforcement: Enforcement = field(factory=Enforcement)
+    effective: Mapping[str, Any] = field(factory=dict)
+    latency: float = 0.0
+    ttft: float | None = None
+    request_id: str | None = None
+
+
+@frozen
+class Delta:
+    """A piece of a streamed answer. The last one carries ``completion``, the answer as a whole."""
+
+    text: str = ""
+    completion: Completion | None = None

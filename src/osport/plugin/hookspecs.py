@@ -1,0 +1,56 @@
+"""The hooks that a package in the entry-point group ``osport.plugins`` may implement."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import pluggy
+from attrs import frozen
+
+from osport.core.facts import ModelFacts
+from osport.core.types import Completion, Request
+from osport.errors import OsportError
+from osport.plugin.backend import BackendSpec
+
+__all__ = ["CallRecord", "ModelRef", "hookimpl", "hookspec", "osport_backends", "osport_call_finished", "osport_model_facts"]
+
+hookspec = pluggy.HookspecMarker("osport")
+hookimpl = pluggy.HookimplMarker("osport")
+
+
+@frozen
+class ModelRef:
+    """A model reference, split at the first colon: ``llama_cpp:/models/x.gguf``."""
+
+    backend: str
+    model: str
+
+    def __str__(self) -> str:
+        return f"{self.backend}:{self.model}"
+
+
+@frozen
+class CallRecord:
+    """One finished call: the request as the backend got it, and its completion or its error."""
+
+    ref: ModelRef
+    request: Request
+    completion: Completion | None
+    error: OsportError | None
+    seconds: float
+
+
+@hookspec
+def osport_backends() -> Iterable[BackendSpec]:  # type: ignore[empty-body]
+    """Backends beside those that the entry-point group ``osport.backends`` names."""
+
+
+@hookspec(firstresult=True)
+def osport_model_facts(ref: ModelRef, known: ModelFacts) -> ModelFacts | None:
+    """Facts about a model that osport does not find by itself; the first plugin that answers wins."""
+
+
+@hookspec
+def osport_call_finished(record: CallRecord) -> Any:
+    """Called after every call; errors of observers are logged, never raised."""
