@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pluggy
@@ -13,7 +13,17 @@ from osport.core.types import Completion, Request
 from osport.errors import OsportError
 from osport.plugin.backend import BackendSpec
 
-__all__ = ["CallRecord", "ModelRef", "hookimpl", "hookspec", "osport_backends", "osport_call_finished", "osport_model_facts"]
+__all__ = [
+    "CallRecord",
+    "ModelRef",
+    "ScorerSpec",
+    "hookimpl",
+    "hookspec",
+    "osport_backends",
+    "osport_call_finished",
+    "osport_model_facts",
+    "osport_scorers",
+]
 
 hookspec = pluggy.HookspecMarker("osport")
 hookimpl = pluggy.HookimplMarker("osport")
@@ -41,6 +51,17 @@ class CallRecord:
     seconds: float
 
 
+@frozen
+class ScorerSpec:
+    """A scorer under a name: ``score(expected, answer)`` gives 1.0 for right, 0.0 for wrong.
+
+    ``answer`` is the parsed value (or the stripped text where nothing was parsed).
+    """
+
+    name: str
+    score: Callable[[Any, Any], float]
+
+
 @hookspec
 def osport_backends() -> Iterable[BackendSpec]:  # type: ignore[empty-body]
     """Backends beside those that the entry-point group ``osport.backends`` names."""
@@ -54,3 +75,8 @@ def osport_model_facts(ref: ModelRef, known: ModelFacts) -> ModelFacts | None:
 @hookspec
 def osport_call_finished(record: CallRecord) -> Any:
     """Called after every call; errors of observers are logged, never raised."""
+
+
+@hookspec
+def osport_scorers() -> Iterable[ScorerSpec]:  # type: ignore[empty-body]
+    """Scorers beside the built-in ones."""
