@@ -37,27 +37,26 @@ class Capabilities:
 def negotiate(request: Request, capabilities: Capabilities, *, backend: str, stream: bool = False) -> Request:
     """Refuse what the backend cannot do; fill in every sampling parameter that it can.
 
-    Raises :class:`~osport.errors.UnsupportedFeature` for the first thing that would be lost.
+    Raises :class:`~osport.errors.UnsupportedFeature` for the first thing that would be lost; its
+    ``feature`` is a name from ``Backend.features``.
     """
-    asked = (
-        ("chat messages", bool(request.messages) and not capabilities.chat),
-        ("raw prompts", request.prompt is not None and not capabilities.raw_prompt),
-        (
-            "an assistant prefill",
-            bool(request.messages) and request.messages[-1].role == "assistant" and not capabilities.prefill,
-        ),
-        ("tool messages", any(m.tool_calls or m.role == "tool" for m in request.messages) and not capabilities.tools),
-        ("streaming", stream and not capabilities.stream),
+    last = request.messages[-1] if request.messages else None
+    needs = (
+        ("chat", bool(request.messages), capabilities.chat),
+        ("raw_prompt", request.prompt is not None, capabilities.raw_prompt),
+        ("prefill", last is not None and last.role == "assistant", capabilities.prefill),
+        ("tools", any(m.tool_calls or m.role == "tool" for m in request.messages), capabilities.tools),
+        ("stream", stream, capabilities.stream),
     )
-    for feature, lost in asked:
-        if lost:
+    for feature, asked, able in needs:
+        if asked and not able:
             raise UnsupportedFeature(feature, backend)
     for name, value in request.sampling.given.items():
         if name not in capabilities.sampling:
-            raise UnsupportedFeature(f"the sampling parameter {name} (given: {value!r})", backend)
+            raise UnsupportedFeature(name, backend, reason=f"{name}={value!r} would not reach the engine")
     constraint = request.constraint
     if constraint is not None and constraint.kind not in capabilities.constraints:
-        raise UnsupportedFeature(f"constrained output of kind {constraint.kind}", backend)
+        raise UnsupportedFeature(constraint.kind, backend, reason="the form could not be enforced")
     full = request.sampling.filled()
     unsendable = {name: None for name in ALL_SAMPLING - capabilities.sampling}
     return evolve(request, sampling=evolve(full, **unsendable))

@@ -150,13 +150,18 @@ class Constraint:
 
 @frozen
 class Request:
-    """One question: either ``messages`` (the backend applies the chat template) or a raw ``prompt``."""
+    """One question: either ``messages`` (the backend applies the chat template) or a raw ``prompt``.
+
+    ``timeout`` in seconds, None: the backend's own limit. ``item_id`` names the item of a golden set
+    that the request came from; no engine sees it, recorded answers are found by it.
+    """
 
     messages: tuple[Message, ...] = field(default=(), converter=tuple)
     prompt: str | None = None
     sampling: Sampling = field(factory=Sampling)
     constraint: Constraint | None = None
     timeout: float | None = None
+    item_id: str | None = None
 
     def __attrs_post_init__(self) -> None:
         if bool(self.messages) == (self.prompt is not None):

@@ -25,12 +25,16 @@ class Backend:
 
     ``model`` is the part of the reference behind the first colon; the rest are the backend's own
     options, and an option that it does not know is a :class:`~osport.errors.UsageError`.
+    The constructor checks what is cheap to check and loads nothing: gates come first. The engine is
+    loaded at the first call that needs it.
     A request that reaches ``generate`` through ``Model`` holds only what ``capabilities`` promises,
     with every sampling parameter set. Errors are those of the error tree.
     """
 
     features: ClassVar[frozenset[str]] = frozenset()
-    """What this backend can do for at least one model, so that errors can name alternatives."""
+    """What this backend can do for at least one model, so that errors can name alternatives: of
+    ``chat``, ``raw_prompt``, ``prefill``, ``tools``, ``stream``, ``count_tokens``, the constraint kinds
+    (``json_schema``, ``choice``, ``regex``, ``grammar``) and the sampling parameters."""
 
     def __init__(self, model: str, **options: object) -> None:
         self.model = model
