@@ -59,13 +59,13 @@ class EchoBackend(Backend):
         self._closed = False
 
     def capabilities(self) -> Capabilities:
-        """Everything but tools."""
+        """Everything but tools; regexes and grammars only with a script that answers them."""
         return Capabilities(
             raw_prompt=True,
             prefill=True,
             stream=True,
             count_tokens=True,
-            constraints=_FORMS,
+            constraints=_FORMS if self._script is not None else frozenset({"json_schema", "choice"}),
             constraint_engine="echo",
         )
 
