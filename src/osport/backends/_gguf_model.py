@@ -1,0 +1,131 @@
+"""The model file behind the llama.cpp backends: found, checked and described without loading it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from attrs import frozen
+
+from osport import store
+from osport.core.facts import Fact, ModelFacts
+from osport.errors import FormatError, ModelNotFound
+from osport.formats.gguf import GgufHeader
+
+__all__ = ["FileDigest", "GgufModel"]
+
+# general.file_type, the numbers of llama.cpp's llama_ftype (llama.h).
+FILE_TYPES = {
+    0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 7: "Q8_0", 8: "Q5_0", 9: "Q5_1", 10: "Q2_K", 11: "Q3_K_S",
+    12: "Q3_K_M", 13: "Q3_K_L", 14: "Q4_K_S", 15: "Q4_K_M", 16: "Q5_K_S", 17: "Q5_K_M", 18: "Q6_K",
+    19: "IQ2_XXS", 20: "IQ2_XS", 21: "Q2_K_S", 22: "IQ3_XS", 23: "IQ3_XXS", 24: "IQ1_S", 25: "IQ4_NL",
+    26: "IQ3_S", 27: "IQ3_M", 28: "IQ2_S", 29: "IQ2_M", 30: "IQ4_XS", 31: "IQ1_M", 32: "BF16",
+    36: "TQ1_0", 37: "TQ2_0", 38: "MXFP4_MOE",
+}  # fmt: skip
+
+DEFAULT_CONTEXT = 8192
+
+
+class FileDigest(Fact):
+    """The SHA-256 of a file, computed when it is first looked at and remembered between runs.
+
+    A model of 100 MB takes a fraction of a second, one of 40 GB minutes, and few callers ask.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, str(path))
+
+    def __getattribute__(self, name: str) -> Any:
+        value = super().__getattribute__(name)
+        return _remembered_sha256(value) if name == "value" else value
+
+    def __repr__(self) -> str:
+        return f"FileDigest({self.source!r})"
+
+
+@frozen
+class GgufModel:
+    """One GGUF file, checked: it exists, its header reads, and its last tensor ends inside it."""
+
+    path: Path
+    name: str
+    header: GgufHeader
+
+    @classmethod
+    def find(cls, model: str, *, backend: str) -> GgufModel:
+        """The file that the model part of a reference names: a path, or a name of the catalogue.
+
+        Raises :class:`~osport.errors.ModelNotFound`, :class:`~osport.errors.FormatError` (not GGUF,
+        cut off) or :class:`~osport.errors.StorageError` (not readable).
+        """
+        looks_like_a_path = model.endswith(".gguf") or os.sep in model or Path(model).is_file()
+        path = Path(model).expanduser() if looks_like_a_path else store.model_path(model)
+        if not path.is_file():
+            what = "is a folder; name the .gguf file in it" if path.is_dir() else "does not exist"
+            raise ModelNotFound(f"{path} {what}", backend=backend, model=model)
+        return cls(path.resolve(), path.stem if looks_like_a_path else model, GgufHeader.read(path))
+
+    @property
+    def trained_context(self) -> int | None:
+        """Tokens of context the model was trained with; None when the header does not say."""
+        value = self._of_architecture("context_length")
+        return value if isinstance(value, int) else None
+
+    @property
+    def default_context(self) -> int:
+        """The trained context, at most 8192: a KV cache for a long one takes gigabytes."""
+        return min(self.trained_context or DEFAULT_CONTEXT, DEFAULT_CONTEXT)
+
+    @property
+    def chat_template(self) -> str | None:
+        """The Jinja source that the model ships; None when it ships none."""
+        value = self.header.metadata.get("tokenizer.chat_template")
+        return value if isinstance(value, str) and value.strip() else None
+
+    def facts(self, engine: str) -> ModelFacts:
+        """What the header says. The facts' source is the file; ``sha256`` is computed when looked at."""
+        said = self.header.metadata.get
+        file_type = said("general.file_type")
+        from_header = ModelFacts.of(
+            str(self.path),
+            architecture=said("general.architecture"),
+            context_length=self.trained_context,
+            chat_template=self.chat_template,
+            quantization=FILE_TYPES.get(file_type, f"file type {file_type}") if file_type is not None else None,
+            parameters=sum(tensor.elements for tensor in self.header.tensors.values()),
+            license=said("general.license"),
+            name=said("general.name") or self.name,
+            path=str(self.path),
+            size=self.path.stat().st_size,
+        )
+        rest = {"sha256": FileDigest(self.path), "engine": Fact(engine, "installed package")}
+        return from_header.merged(ModelFacts(rest))
+
+    def _of_architecture(self, key: str) -> Any:
+        try:
+            return self.header.metadata.get(f"{self.header.architecture}.{key}")
+        except FormatError:
+            return None
+
+
+def _remembered_sha256(path: Path) -> str:
+    status = path.stat()
+    # A file that is written anew gets another size or another time of change.
+    key = f"{path}|{status.st_size}|{status.st_mtime_ns}"
+    notes = store.cache_dir() / "sha256.json"
+    known: dict[str, str] = {}
+    with contextlib.suppress(OSError, ValueError):
+        known = json.loads(notes.read_text("utf-8"))
+    if isinstance(known, dict) and key in known:
+        return known[key]
+    digest = store.sha256_of(path)
+    # Without the note the file is read again next time: slower, never wrong.
+    with contextlib.suppress(OSError):
+        notes.parent.mkdir(parents=True, exist_ok=True)
+        part = notes.with_name(f"{notes.name}.{os.getpid()}")
+        part.write_text(json.dumps({**known, key: digest} if isinstance(known, dict) else {key: digest}), "utf-8")
+        part.replace(notes)
+    return digest
