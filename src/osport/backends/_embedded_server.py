@@ -115,8 +115,10 @@ class EmbeddedServer:
 
     def close(self) -> None:
         """Stop the child. Closing twice is harmless."""
+        self.closed = True
+        # Once without the lock: who holds it may be waiting for this very process to start.
+        self._stop()
         with self._lock:
-            self.closed = True
             self._stop()
 
     @property
@@ -151,7 +153,11 @@ class EmbeddedServer:
             "port": settings.port,
             "api_key": key,
         }
-        url = _exchange(process, parameters, settings.startup_timeout)
+        try:
+            url = _exchange(process, parameters, settings.startup_timeout)
+        except BaseException:
+            self._stop()
+            raise
         child = _Child(process, Endpoint(url or "", key), log)
         if url:
             return child
