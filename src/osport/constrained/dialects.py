@@ -54,9 +54,13 @@ def to_gbnf_choice(labels: Iterable[str]) -> str:
 
 
 def gbnf_literal(text: str) -> str:
-    """Text as a GBNF string literal. What is not printable ASCII is escaped by code point."""
+    """Text as a GBNF string literal; control characters are escaped."""
     escaped = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
-    return '"' + "".join(escaped.get(c) or (c if " " <= c <= "~" else f"\\U{ord(c):08X}") for c in text) + '"'
+    return (
+        '"'
+        + "".join(escaped.get(c) or (f"\\x{ord(c):02X}" if ord(c) < 0xA0 and not c.isprintable() else c) for c in text)
+        + '"'
+    )
 
 
 def lark_of_schema(schema: Mapping[str, Any] | bool) -> str:

@@ -132,8 +132,10 @@ def check_extent(schema: Schema) -> None:
 def draft_of(schema: Schema) -> Any:
     """The validator class of the draft that ``$schema`` names."""
     named = schema.get("$schema") if isinstance(schema, Mapping) else None
+    if named is None:
+        return jsonschema.Draft202012Validator
     unknown: Any = None
-    draft = jsonschema.validators.validator_for(schema, default=unknown if named else jsonschema.Draft202012Validator)
+    draft = jsonschema.validators.validator_for(schema, default=unknown) if isinstance(named, str) else None
     if draft is None:
         raise UsageError(f"$.$schema: unknown draft {named!r}; known: drafts 3, 4, 6, 7, 2019-09 and 2020-12")
     return draft
