@@ -57,14 +57,16 @@ class BackendConformance:
     prompt: ClassVar[str] = "Tell me about the sea."
     overflow: ClassVar[str | None] = None
 
-    def make_model(self) -> Model:
+    @classmethod
+    def make_model(cls) -> Model:
         """A fresh model; override it where a reference and options do not suffice."""
-        return Model(self.reference, **self.options)
+        return Model(cls.reference, **cls.options)
 
     @pytest.fixture(scope="class")
-    def model(self, request: pytest.FixtureRequest) -> Iterator[Model]:
+    @classmethod
+    def model(cls) -> Iterator[Model]:
         """One model for the whole class."""
-        with request.cls().make_model() as model:
+        with cls.make_model() as model:
             yield model
 
     def test_it_is_found_through_its_entry_point(self) -> None:
