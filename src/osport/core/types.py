@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
-from attrs import evolve, field, fields, frozen, validators
+from attrs import Attribute, evolve, field, fields, frozen
 
 from osport.errors import UsageError
 
@@ -35,7 +35,22 @@ EnforcedBy = Literal["sampling", "server", "prompt", "none"]
 
 
 def _strings(values: Iterable[str] | None) -> tuple[str, ...] | None:
+    if isinstance(values, str):
+        raise UsageError(f"stop={values!r}: give a list of strings, e.g. stop=[{values!r}]")
     return None if values is None else tuple(values)
+
+
+def _one_of(literal: object) -> Callable[[Any, Attribute[Any], Any], None]:
+    def check(instance: object, attribute: Attribute[Any], value: object) -> None:
+        if value not in get_args(literal):
+            raise UsageError(f"{attribute.name}={value!r}: must be one of {', '.join(get_args(literal))}")
+
+    return check
+
+
+def _text(instance: object, attribute: Attribute[Any], value: object) -> None:
+    if not isinstance(value, str):
+        raise UsageError(f"{attribute.name}={value!r}: must be a string, not {type(value).__name__}")
 
 
 def _tool_calls(values: Iterable[ToolCall]) -> tuple[ToolCall, ...]:
@@ -62,8 +77,8 @@ class Message:
     A trailing assistant message is a prefill: the model continues it.
     """
 
-    role: Role = field(validator=validators.in_(get_args(Role)))
-    content: str = field(default="", validator=validators.instance_of(str))
+    role: Role = field(validator=_one_of(Role))
+    content: str = field(default="", validator=_text)
     tool_calls: tuple[ToolCall, ...] = field(default=(), converter=_tool_calls)
     tool_call_id: str | None = None
     reasoning: str | None = None
@@ -167,7 +182,7 @@ class Constraint:
     strings for ``choice``, a regular expression for ``regex``, GBNF text for ``grammar``.
     """
 
-    kind: ConstraintKind = field(validator=validators.in_(get_args(ConstraintKind)))
+    kind: ConstraintKind = field(validator=_one_of(ConstraintKind))
     value: Any
 
 
@@ -211,7 +226,7 @@ class Enforcement:
     (a server of unknown build was asked to), ``prompt`` (only asked for), ``none``.
     """
 
-    by: EnforcedBy = field(default="none", validator=validators.in_(get_args(EnforcedBy)))
+    by: EnforcedBy = field(default="none", validator=_one_of(EnforcedBy))
     engine: str = ""
     verified: bool = False
 
