@@ -10,7 +10,11 @@ from osport.errors import UsageError
 from osport.evals.record import ItemResult
 from osport.evals.statistics import Interval, ItemsNeeded, Verdict, items_needed, mcnemar_exact, tango, verdict
 
-__all__ = ["Comparison", "compare"]
+__all__ = ["Comparison", "NothingToCompare", "compare"]
+
+
+class NothingToCompare(UsageError):
+    """Two arms without a single item that both answered."""
 
 
 @frozen
@@ -54,7 +58,7 @@ def compare(
 
     An error of the candidate counts as wrong. An error of the reference leaves no answer to
     compare with: counting it as wrong would favour the candidate, so the item is named in
-    ``missing_reference`` and left out. Raises :class:`~osport.errors.UsageError` when no pair is left.
+    ``missing_reference`` and left out. Raises :class:`NothingToCompare` when no pair is left.
     """
     ids = list(items)
     absent_candidate = tuple(i for i in ids if i not in candidate)
@@ -62,7 +66,7 @@ def compare(
     absent = {*absent_candidate, *absent_reference}
     pairs = [i for i in ids if i not in absent]
     if not pairs:
-        raise UsageError(f"{names[0]} and {names[1]} have no item in common that both answered")
+        raise NothingToCompare(f"{names[0]} and {names[1]} have no item in common that both answered")
     worse = tuple(i for i in pairs if reference[i].right and not candidate[i].right)
     better = tuple(i for i in pairs if candidate[i].right and not reference[i].right)
     both_right = sum(candidate[i].right and reference[i].right for i in pairs)

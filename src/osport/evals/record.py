@@ -79,8 +79,8 @@ class RunRecord:
     _lock: Any = None
 
     @classmethod
-    def open(cls, path: str | Path, settings: Mapping[str, Any]) -> RunRecord:
-        """Create the record, or take up an existing one.
+    def open(cls, path: str | Path, settings: Mapping[str, Any], *, resume: bool = True) -> RunRecord:
+        """Create the record, or take up an existing one; without ``resume`` that one is renamed and kept.
 
         A torn last line (the process was killed while it wrote) is cut off. Raises
         :class:`~osport.errors.UsageError` when the existing record was made with other settings
@@ -90,6 +90,8 @@ class RunRecord:
         record = cls(Path(path), json.loads(json.dumps(settings)))
         try:
             record._acquire()
+            if not resume:
+                record._move_aside()
             record._load()
         except BaseException:
             record.close()
@@ -129,6 +131,16 @@ class RunRecord:
         except OSError as error:
             raise StorageError(f"record {self.path} cannot be written: {error.strerror or error}") from error
         self._lock = lock
+
+    def _move_aside(self) -> None:
+        number = 1
+        while (kept := self.path.with_suffix(f".{number}{self.path.suffix}")).exists():
+            number += 1
+        try:
+            if self.path.exists():
+                self.path.rename(kept)
+        except OSError as error:
+            raise StorageError(f"record {self.path} cannot be moved aside: {error.strerror}") from error
 
     def _load(self) -> None:
         try:
