@@ -21,6 +21,7 @@ from osport.errors import (
     ModelNotFound,
     OsportError,
     OutputError,
+    StorageError,
 )
 from osport.evals.golden import GoldenItem
 from osport.evals.record import ItemResult, RunRecord
@@ -102,6 +103,14 @@ def run_arm(
                     raise outcome
                 record.append(outcome)
                 bar.update()
+    except StorageError:
+        raise
+    except BaseException:
+        # Answers that other threads have handed over meanwhile are finished, too.
+        while not done.empty():
+            if isinstance(outcome := done.get_nowait(), ItemResult):
+                record.append(outcome)
+        raise
     finally:
         worker.stop.set()
 
@@ -135,9 +144,8 @@ class Worker:
     def finish(self, item: GoldenItem) -> ItemResult:
         """Ask one item until it has a result."""
         started, clock = time.time(), time.perf_counter()
-        attempt = 1
+        attempt, wasted = 1, 0.0
         while True:
-            wasted = time.perf_counter() - clock
             try:
                 completion = self.ask(item)
             except OutputError as error:
@@ -152,6 +160,7 @@ class Worker:
                     break
                 self.stop.wait(self.retries.wait(attempt, error))
                 attempt += 1
+                wasted = time.perf_counter() - clock
             except ContractViolation as error:
                 result = failed(item, "error", error)
                 break

@@ -158,7 +158,7 @@ def items_needed(
     discordance = (worse + better) / n or 1 - 0.05 ** (1 / n)
     towards: Literal["PASS", "FAIL"] = "PASS" if difference > -margin else "FAIL"
     distance = difference + margin
-    if distance == 0:
+    if abs(distance) < 1e-9:
         return ItemsNeeded(None, None, towards, difference, discordance, power)
     z = float(norm.isf(alpha / 2) + norm.isf(1 - power))
     total = math.ceil(z**2 * (discordance - difference**2) / distance**2)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -11,8 +10,9 @@ from attrs import frozen
 from osport.evals.compare import Comparison
 from osport.port.plan import Limits
 from osport.port.summary import ArmSummary
+from osport.port.wording import points, seconds
 
-__all__ = ["Decision", "decide", "points"]
+__all__ = ["Decision", "decide", "needed_text"]
 
 LOW_VALID_SHARE = 0.9
 
@@ -85,20 +85,21 @@ def needed_text(c: Comparison) -> str:
 
 
 def level_findings(arm: ArmSummary, limits: Limits) -> list[str]:
-    level = limits.p95_seconds
-    if level is None:
+    if limits.p95_seconds is None:
         return []
+    level = f"the p95 limit of {seconds(limits.p95_seconds)}"
     if arm.latency is None:
-        return [f"Whether {arm.name} keeps the p95 limit of {level:g} s is unknown: no latency was recorded."]
+        return [f"Whether {arm.name} keeps {level} is unknown: no latency was recorded."]
     p95 = arm.latency.p95
-    if p95.high is not None and p95.high <= level:
-        return [f"{arm.name} keeps the p95 limit of {level:g} s: the upper end of p95 is {p95.high:.3g} s."]
-    if p95.low is not None and p95.low > level:
-        low = "infinite" if math.isinf(p95.low) else f"{p95.low:.3g} s"
-        return [f"{arm.name} misses the p95 limit of {level:g} s: the lower end of p95 is {low}."]
+    if p95.high is not None and p95.high <= limits.p95_seconds:
+        return [f"{arm.name} keeps {level}: the upper end of p95 is {seconds(p95.high)}."]
+    if p95.low is not None and p95.low > limits.p95_seconds:
+        return [f"{arm.name} misses {level}: the lower end of p95 is {seconds(p95.low)}."]
     if p95.high is None:
-        return [f"{arm.name} is not shown to keep the p95 limit of {level:g} s: {p95.n} items give p95 no upper end."]
-    return [f"{arm.name} is not shown to keep the p95 limit of {level:g} s: its interval reaches beyond it."]
+        return [
+            f"{arm.name} is not shown to keep {level}: {p95.n} items give p95 no upper end."
+        ]
+    return [f"{arm.name} is not shown to keep {level}: its interval reaches beyond it."]
 
 
 def constant_findings(arm: ArmSummary, best_constant: float | None) -> list[str]:
@@ -127,8 +128,3 @@ def form_findings(arms: Mapping[str, ArmSummary], *names: str | None) -> list[st
         for name in names
         if name is not None and name in arms and (arm := arms[name]).valid < LOW_VALID_SHARE * arm.items
     ]
-
-
-def points(share: float) -> str:
-    """A share as signed percentage points."""
-    return f"{share * 100:+.1f}"

@@ -5,13 +5,22 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from osport.evals.optional import optional
-from osport.port.summary import ArmSummary
+from osport.port.summary import ArmSummary, Latency
+from osport.port.wording import seconds
 
 __all__ = ["accuracy_against_latency"]
 
-CANDIDATE, INCUMBENT, OTHER, GUIDE = "#0b63ce", "#b4410e", "#5b6573", "#9aa3af"
+CANDIDATE, INCUMBENT, OTHER, GUIDE, GRID = "#0b63ce", "#b4410e", "#5b6573", "#9aa3af", "#e6e9ee"
+STYLE = {"svg.fonttype": "none", "svg.hashsalt": "osport", "font.family": "sans-serif", "font.size": 11}
+LABEL_PLACES = (
+    {"xytext": (10, 8), "ha": "left", "va": "bottom"},
+    {"xytext": (10, -8), "ha": "left", "va": "top"},
+    {"xytext": (-10, 8), "ha": "right", "va": "bottom"},
+    {"xytext": (-10, -8), "ha": "right", "va": "top"},
+)
 
 
 def accuracy_against_latency(
@@ -27,65 +36,95 @@ def accuracy_against_latency(
     Marks lie at p95 latency (logarithmic) and accuracy; bars are 95 % intervals, an arrow an end
     that is not known or infinite. An arm whose p95 is unknown or infinite is named in the note.
     """
-    matplotlib = optional("matplotlib")
-    figure_class = optional("matplotlib.figure").Figure
-    style = {"svg.fonttype": "none", "svg.hashsalt": "osport", "font.family": "sans-serif", "font.size": 11}
-    drawn = [arm for arm in arms if arm.latency is not None and math.isfinite(arm.latency.p95.value)]
-    with matplotlib.rc_context(style):
-        figure = figure_class(figsize=(8.2, 4.3), layout="constrained")
+    colours = {candidate: CANDIDATE, incumbent: INCUMBENT}
+    drawn = [(arm, arm.latency) for arm in arms if arm.latency and math.isfinite(arm.latency.p95.value)]
+    with optional("matplotlib").rc_context(STYLE):
+        figure = optional("matplotlib.figure").Figure(figsize=(10.6, 4.4), layout="constrained")
         axes = figure.add_subplot()
-        axes.set_xscale("log")
-        for arm in drawn:
-            draw(axes, arm, CANDIDATE if arm.name == candidate else INCUMBENT if arm.name == incumbent else OTHER)
+        prepare(axes)
+        for arm, latency in drawn:
+            mark(axes, arm, latency, colours.get(arm.name, OTHER))
         if best_constant is not None:
             axes.axhline(100 * best_constant, color=GUIDE, linewidth=1, linestyle=(0, (1, 2)), zorder=1)
-            axes.annotate(
-                "best constant answer", (1, 100 * best_constant), xycoords=("axes fraction", "data"),
-                xytext=(-4, 4), textcoords="offset points", ha="right", color=OTHER, fontsize=9,
-            )  # fmt: skip
+            at = {"xy": (1, 100 * best_constant), "xycoords": ("axes fraction", "data"), "xytext": (-4, 4)}
+            guide(axes, "best constant answer", **at, ha="right")
         if p95_limit is not None:
             axes.axvline(p95_limit, color=GUIDE, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
-            axes.annotate(
-                "p95 limit", (p95_limit, 1), xycoords=("data", "axes fraction"),
-                xytext=(4, -12), textcoords="offset points", color=OTHER, fontsize=9,
-            )  # fmt: skip
-        axes.set_xlabel("p95 latency of one answer, seconds (logarithmic)")
-        axes.set_ylabel("accuracy, %")
-        axes.set_ylim(-3, 103)
-        axes.margins(x=0.18)
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        axes.grid(color="#e6e9ee", linewidth=0.8)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.spines[["left", "bottom"]].set_color(GUIDE)
-        axes.tick_params(colors=OTHER, which="both")
+            at = {"xy": (p95_limit, 0), "xycoords": ("data", "axes fraction"), "xytext": (4, 6)}
+            guide(axes, "p95 limit", **at)
+        figure.draw_without_rendering()
+        taken: list[Any] = [mark_box(axes, arm, latency) for arm, latency in drawn]
+        for arm, latency in drawn:
+            taken.append(label(axes, arm, latency, colours.get(arm.name, OTHER), taken))
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     svg = buffer.getvalue()
-    missing = [arm.name for arm in arms if arm not in drawn]
+    missing = [arm.name for arm in arms if arm.name not in {drawn_arm.name for drawn_arm, _ in drawn}]
     note = f"Not drawn, because p95 is unknown or infinite: {', '.join(missing)}." if missing else ""
     return svg[svg.index("<svg") :], note
 
 
-def draw(axes: object, arm: ArmSummary, colour: str) -> None:
-    assert arm.latency is not None  # noqa: S101 - the caller draws only timed arms
-    p95, accuracy = arm.latency.p95, 100 * arm.right / arm.items
-    low = p95.low if p95.low is not None else p95.value
-    known_high = p95.high is not None and math.isfinite(p95.high)
-    high = p95.high if known_high and p95.high is not None else p95.value
-    plot = axes  # matplotlib is untyped
-    plot.errorbar(  # type: ignore[attr-defined]
-        [p95.value], [accuracy],
+def prepare(axes: Any) -> None:
+    axes.set_xscale("log")
+    axes.set_xlabel("p95 latency of one answer (logarithmic)", color=OTHER)
+    axes.set_ylabel("accuracy, %", color=OTHER)
+    axes.set_ylim(-4, 108)
+    axes.margins(x=0.25)
+    axes.xaxis.set_major_formatter(lambda value, _: seconds(value))
+    axes.xaxis.set_minor_formatter(lambda _value, _: "")
+    axes.grid(color=GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(GUIDE)
+    axes.tick_params(colors=OTHER, which="both")
+
+
+def mark(axes: Any, arm: ArmSummary, latency: Latency, colour: str) -> None:
+    p95, accuracy = latency.p95, 100 * arm.right / arm.items
+    low = p95.value if p95.low is None else p95.low
+    high = p95.value if p95.high is None or math.isinf(p95.high) else p95.high
+    axes.errorbar(
+        [p95.value],
+        [accuracy],
         xerr=[[p95.value - low], [high - p95.value]],
         yerr=[[accuracy - 100 * arm.accuracy.low], [100 * arm.accuracy.high - accuracy]],
-        fmt="o", color=colour, markersize=8, elinewidth=1.6, capsize=3, zorder=3,
-    )  # fmt: skip
-    if not known_high:
-        plot.annotate(  # type: ignore[attr-defined]
-            "", (p95.value, accuracy), xytext=(26, 0), textcoords="offset points",
-            arrowprops={"arrowstyle": "<-", "color": colour, "linewidth": 1.6},
-        )  # fmt: skip
-    plot.annotate(  # type: ignore[attr-defined]
-        f"{arm.name}  {accuracy:.0f} %", (p95.value, accuracy), xytext=(9, 9),
-        textcoords="offset points", color=colour, fontweight="bold",
-    )  # fmt: skip
+        fmt="o",
+        color=colour,
+        markersize=8,
+        elinewidth=1.6,
+        capsize=3,
+        zorder=3,
+    )
+    if p95.high is None or math.isinf(p95.high):
+        arrow = {"arrowstyle": "<-", "color": colour, "linewidth": 1.6}
+        axes.annotate("", (p95.value, accuracy), xytext=(28, 0), textcoords="offset points", arrowprops=arrow)
+
+
+def mark_box(axes: Any, arm: ArmSummary, latency: Latency) -> Any:
+    x, y = axes.transData.transform((latency.p95.value, 100 * arm.right / arm.items))
+    return optional("matplotlib.transforms").Bbox.from_extents(x - 6, y - 6, x + 6, y + 6)
+
+
+def label(axes: Any, arm: ArmSummary, latency: Latency, colour: str, taken: Sequence[Any]) -> Any:
+    """Write the arm's name beside its mark, at the first place that is free; returns its box."""
+    accuracy = 100 * arm.right / arm.items
+    frame = axes.get_window_extent()
+    for place in LABEL_PLACES:
+        text = axes.annotate(
+            f"{arm.name}  {accuracy:.0f} %",
+            (latency.p95.value, accuracy),
+            textcoords="offset points",
+            color=colour,
+            fontweight="bold",
+            **place,
+        )
+        box = text.get_window_extent()
+        inside = frame.x0 <= box.x0 and box.x1 <= frame.x1
+        if (inside and not any(box.overlaps(other) for other in taken)) or place is LABEL_PLACES[-1]:
+            break
+        text.remove()
+    return box
+
+
+def guide(axes: Any, text: str, **place: Any) -> None:
+    axes.annotate(text, textcoords="offset points", color=OTHER, fontsize=9, **place)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import platform
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -14,11 +13,11 @@ from typing import Any
 
 from osport.evals.compare import Comparison
 from osport.evals.golden import GoldenSet
-from osport.evals.statistics import Interval, Quantile
-from osport.port.decide import needed_text, points
+from osport.port.decide import needed_text
 from osport.port.plan import Plan, digest
 from osport.port.result import PortResult
 from osport.port.summary import ArmSummary
+from osport.port.wording import dollars, percent, percents, points, probability, quantile_ends, seconds
 
 __all__ = ["view_of"]
 
@@ -102,7 +101,7 @@ def comparison_row(c: Comparison, candidate: str, incumbent: str | None) -> dict
         "difference": points(c.difference),
         "interval": f"{points(c.interval.low)} to {points(c.interval.high)}",
         "level": f"{c.interval.level:.0%}",
-        "p": f"{c.mcnemar_p:.3g}",
+        "p": probability(c.mcnemar_p),
         "verdict": c.verdict if decides else c.verdict.lower(),
         "needed": needed_text(c) if c.verdict == "INCONCLUSIVE" else "",
         "missing": "; ".join(missing),
@@ -120,7 +119,7 @@ def rule_rows(plan: Plan, golden: GoldenSet) -> Iterator[tuple[str, str]]:
     yield "Port file", f"{plan.path.name}, SHA-256 {plan.sha256}"
     yield "Calls", f"{plan.concurrency} at a time, order shuffled with seed {plan.seed}"
     if plan.limits.p95_seconds is not None:
-        yield "p95 limit", f"{plan.limits.p95_seconds:g} s"
+        yield "p95 limit", f"{seconds(plan.limits.p95_seconds)}"
 
 
 def provenance_rows(arm: ArmSummary) -> Iterator[tuple[str, str, str]]:
@@ -166,35 +165,6 @@ def tokens_text(arm: ArmSummary) -> str:
         return "unknown"
     note = "" if tokens.known == tokens.items else f" ({tokens.known} of {tokens.items} counted)"
     return f"{tokens.prompt / tokens.known:.0f} in, {tokens.completion / tokens.known:.0f} out{note}"
-
-
-def percent(share: float) -> str:
-    return f"{share * 100:.1f} %"
-
-
-def percents(interval: Interval) -> str:
-    return f"{interval.low * 100:.1f} – {interval.high * 100:.1f} %"
-
-
-def seconds(value: float) -> str:
-    if math.isinf(value):
-        return "∞"
-    if value >= 1:
-        return f"{value:.2f} s" if value < 100 else f"{value:.0f} s"
-    return f"{value * 1e3:.3g} ms" if value >= 1e-3 else f"{value * 1e6:.0f} µs"
-
-
-def quantile_ends(q: Quantile) -> str:
-    return " – ".join("—" if end is None else seconds(end) for end in (q.low, q.high))
-
-
-def dollars(usd: float | None) -> str:
-    if usd is None:
-        return "unknown"
-    if usd >= 1 or usd == 0:
-        return f"${usd:,.2f}"
-    # Two significant digits, never in scientific notation.
-    return f"${usd:.{1 - math.floor(math.log10(usd))}f}"
 
 
 def moment(epoch: float) -> str:
