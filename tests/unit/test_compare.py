@@ -43,7 +43,10 @@ def test_items_missing_on_one_side_are_named():
 
 def test_an_error_of_the_candidate_is_wrong_but_one_of_the_reference_is_no_answer():
     found = compare(
-        arm(a="error", b=True, c=True, d=False, e=True), arm(a=True, b="error", c=True, d=False, e=True), IDS, margin=0.05
+        arm(a="error", b=True, c=True, d=False, e=True),
+        arm(a=True, b="error", c=True, d=False, e=True),
+        IDS,
+        margin=0.05,
     )
     assert found.worse == ("a",)
     assert found.better == ()

@@ -85,7 +85,11 @@ def test_without_resume_the_earlier_record_is_kept_under_another_name(two_items)
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [("not a record\n", "not a record of osport"), ("[]\n", "not a record of osport"), ('{"osport_record": 9, "settings": {}}\n', "format 9")],
+    [
+        ("not a record\n", "not a record of osport"),
+        ("[]\n", "not a record of osport"),
+        ('{"osport_record": 9, "settings": {}}\n', "format 9"),
+    ],
 )
 def test_another_file_is_not_taken_for_a_record(path, content, words):
     path.write_text(content)

@@ -105,7 +105,12 @@ def test_tango_covers_the_true_difference(n, difference):
 
 @pytest.mark.parametrize(
     ("interval", "expected"),
-    [((-0.049, 0.01), "PASS"), ((-0.05, 0.01), "INCONCLUSIVE"), ((-0.2, -0.051), "FAIL"), ((-0.2, -0.05), "INCONCLUSIVE")],
+    [
+        ((-0.049, 0.01), "PASS"),
+        ((-0.05, 0.01), "INCONCLUSIVE"),
+        ((-0.2, -0.051), "FAIL"),
+        ((-0.2, -0.05), "INCONCLUSIVE"),
+    ],
 )
 def test_the_verdict_compares_the_ends_with_the_margin(interval, expected):
     assert verdict(Interval(*interval, 0.95), 0.05) == expected

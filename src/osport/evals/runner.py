@@ -21,7 +21,6 @@ from osport.errors import (
     ModelNotFound,
     OsportError,
     OutputError,
-    StorageError,
 )
 from osport.evals.golden import GoldenItem
 from osport.evals.record import ItemResult, RunRecord
@@ -98,21 +97,16 @@ def run_arm(
             for thread in threads:
                 thread.start()
             for _ in pending:
-                outcome = done.get()
-                if isinstance(outcome, BaseException):
-                    raise outcome
-                record.append(outcome)
+                record.append(result_or_raise(done.get()))
                 bar.update()
-    except StorageError:
-        raise
-    except BaseException:
-        # Answers that other threads have handed over meanwhile are finished, too.
-        while not done.empty():
-            if isinstance(outcome := done.get_nowait(), ItemResult):
-                record.append(outcome)
-        raise
     finally:
         worker.stop.set()
+
+
+def result_or_raise(outcome: ItemResult | BaseException) -> ItemResult:
+    if isinstance(outcome, BaseException):
+        raise outcome
+    return outcome
 
 
 def needs_asking(result: ItemResult | None) -> bool:

@@ -78,7 +78,8 @@ def wilson(successes: int, n: int, level: float = 0.95) -> Interval:
     if not 0 <= successes <= n or n == 0:
         raise UsageError(f"wilson: {successes} of {n} is not a share")
     low, high = optional("statsmodels.stats.proportion").proportion_confint(successes, n, 1 - level, method="wilson")
-    return Interval(float(low), float(high), level)
+    # Rounding must not leave the share itself outside.
+    return Interval(min(float(low), successes / n), max(float(high), successes / n), level)
 
 
 def mcnemar_exact(worse: int, better: int) -> float:
