@@ -21,5 +21,5 @@ def model_path() -> Path:
 
 @pytest.fixture(scope="session")
 def server(model_path: Path) -> Iterator[LlamaServerBackend]:
-    with LlamaServerBackend(str(model_path), context=1024, slots=2) as backend:
+    with LlamaServerBackend(str(model_path), context=1024, threads=1, slots=2) as backend:
         yield backend

@@ -7,7 +7,6 @@ import json
 import re
 import socket
 import time
-from pathlib import Path
 
 import httpx
 import pytest
@@ -56,7 +55,9 @@ def test_an_answer_says_what_it_cost_and_why_it_ended(server):
 
 
 def test_the_same_seed_gives_the_same_answer_and_another_seed_another(server):
-    first, again, other = (server.generate(ask(temperature=1.5, seed=seed, max_tokens=16)).text for seed in (1, 1, 2))
+    # With the prompt cache, the logits of a prompt seen before differ in their last bits.
+    fresh = LlamaServerBackend(server.endpoint.url, api_key=lambda: server.endpoint.api_key, prompt_cache=False)
+    first, again, other = (fresh.generate(ask(temperature=1.5, seed=seed, max_tokens=16)).text for seed in (1, 1, 2))
     assert first == again != other
 
 
@@ -81,7 +82,10 @@ def test_a_prefill_is_continued_and_not_repeated(server):
     rendered = server.count_tokens(conversation)
     assert completion.usage.prompt_tokens == rendered
     assert not completion.text.startswith("{")
-    assert "".join(d.text for d in server.stream(Request(conversation, sampling=Sampling(max_tokens=4)))) == completion.text
+    assert (
+        "".join(d.text for d in server.stream(Request(conversation, sampling=Sampling(max_tokens=4))))
+        == completion.text
+    )
 
 
 def test_a_stream_adds_up_to_the_answer(server):
@@ -253,7 +257,7 @@ def test_a_model_without_a_template_answers_raw_prompts_only(model_path, tmp_pat
     bare = tmp_path / "bare.gguf"
     head, _, rest = model_path.read_bytes().partition(b"tokenizer.chat_template")
     bare.write_bytes(head + b"tokenizer.chat_templaXX" + rest)
-    with LlamaServerBackend(str(bare), context=256) as backend:
+    with LlamaServerBackend(str(bare), context=256, threads=1) as backend:
         for call in (backend.generate, lambda request: list(backend.stream(request))):
             with pytest.raises(TemplateError, match="no chat template"):
                 call(ask())
@@ -280,9 +284,11 @@ def test_a_port_in_use_is_named(model_path):
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with LlamaServerBackend(str(model_path), port=port) as backend:
-            with pytest.raises(UsageError, match=f"port {port}.*in use"):
-                backend.generate(ask())
+        with (
+            LlamaServerBackend(str(model_path), port=port) as backend,
+            pytest.raises(UsageError, match=f"port {port}.*in use"),
+        ):
+            backend.generate(ask())
 
 
 @pytest.mark.parametrize(

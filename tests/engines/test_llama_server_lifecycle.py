@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -39,8 +40,7 @@ def alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     # A process that has ended but that nobody has waited for yet still has an entry.
-    with open(f"/proc/{pid}/stat") as stat:
-        return stat.read().rpartition(")")[2].split()[0] != "Z"
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
 
 
 def wait_until_gone(pid: int, seconds: float = 10.0) -> None:
@@ -52,7 +52,7 @@ def wait_until_gone(pid: int, seconds: float = 10.0) -> None:
 
 @pytest.fixture
 def backend(model_path):
-    with LlamaServerBackend(str(model_path), context=512) as made:
+    with LlamaServerBackend(str(model_path), context=512, threads=1) as made:
         yield made
 
 
@@ -66,7 +66,7 @@ def test_a_death_in_the_middle_of_an_answer_is_an_error_with_the_log(backend):
 
 
 def test_a_death_in_the_middle_of_a_batch_costs_only_what_was_at_work(model_path):
-    with Model(f"llama_server:{model_path}", context=512) as model:
+    with Model(f"llama_server:{model_path}", context=512, threads=1) as model:
         model.generate(SHORT)
         first = model.backend._embedded.pid
         threading.Timer(0.2, os.kill, (first, signal.SIGKILL)).start()
@@ -107,7 +107,7 @@ def test_close_during_an_answer_ends_that_answer(backend):
 
 
 def test_a_forgotten_backend_takes_its_process_along(model_path):
-    backend = LlamaServerBackend(str(model_path), context=256)
+    backend = LlamaServerBackend(str(model_path), context=256, threads=1)
     backend.generate(SHORT)
     pid = backend._embedded.pid
     del backend
@@ -144,9 +144,11 @@ def test_ctrl_c_in_the_terminal_reaches_the_parent_only(backend):
 
 
 def test_a_start_that_takes_too_long_is_stopped(model_path):
-    with LlamaServerBackend(str(model_path), startup_timeout=0.01) as backend:
-        with pytest.raises(TimedOut, match="startup_timeout"):
-            backend.generate(SHORT)
+    with (
+        LlamaServerBackend(str(model_path), startup_timeout=0.01) as backend,
+        pytest.raises(TimedOut, match="startup_timeout"),
+    ):
+        backend.generate(SHORT)
 
 
 def test_an_answer_that_takes_too_long_is_stopped(backend):

@@ -11,8 +11,9 @@ from typing import Any
 from attrs import frozen
 
 from osport import store
+from osport.backends._options import check_number
 from osport.core.facts import Fact, ModelFacts
-from osport.errors import FormatError, ModelNotFound
+from osport.errors import FormatError, ModelNotFound, UsageError
 from osport.formats.gguf import GgufHeader
 
 __all__ = ["FileDigest", "GgufModel"]
@@ -74,10 +75,18 @@ class GgufModel:
         value = self._of_architecture("context_length")
         return value if isinstance(value, int) else None
 
-    @property
-    def default_context(self) -> int:
-        """The trained context, at most 8192: a KV cache for a long one takes gigabytes."""
-        return min(self.trained_context or DEFAULT_CONTEXT, DEFAULT_CONTEXT)
+    def checked_context(self, asked: object, *, backend: str) -> int:
+        """The context to load with. None: the trained one, at most 8192, for a long one takes gigabytes.
+
+        Raises :class:`~osport.errors.UsageError` for more than the model was trained with.
+        """
+        trained = self.trained_context
+        if asked is None:
+            return min(trained or DEFAULT_CONTEXT, DEFAULT_CONTEXT)
+        context = check_number(backend, "context", asked, at_least=1)
+        if trained is not None and context > trained:
+            raise UsageError(f"{backend}: context={context}: the model was trained with {trained} tokens")
+        return context
 
     @property
     def chat_template(self) -> str | None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from osport.backends._embedded_server import engine_name
 from osport.constrained.dialects import to_gbnf_choice, to_llguidance
-from osport.core.types import Constraint, Enforcement
+from osport.core.types import Constraint, Enforcement, Request
 from osport.errors import UnsupportedFeature, UsageError
 
-__all__ = ["constraint_fields", "enforcement_of"]
+__all__ = ["checked_gbnf", "constraint_fields", "enforcement_of", "refuse_stop_strings"]
 
 LLGUIDANCE_MARK = "%llguidance"
 
@@ -24,9 +23,7 @@ def constraint_fields(constraint: Constraint | None, *, embedded: bool) -> dict[
     if constraint is None:
         return {}
     if constraint.kind == "grammar":
-        if LLGUIDANCE_MARK in constraint.value:
-            raise UsageError("a grammar is GBNF text; it may not hold %llguidance")
-        return {"grammar": constraint.value}
+        return {"grammar": checked_gbnf(constraint.value)}
     if embedded:
         return {"grammar": to_llguidance(constraint)}
     if constraint.kind == "json_schema":
@@ -38,11 +35,29 @@ def constraint_fields(constraint: Constraint | None, *, embedded: bool) -> dict[
     )
 
 
-def enforcement_of(constraint: Constraint | None, *, embedded: bool) -> Enforcement:
-    """Who enforced the form; whether it holds is verified by who asked for it."""
+def checked_gbnf(text: str) -> str:
+    """A grammar that llama.cpp will treat as one: an empty text constrains nothing and is not an error to it."""
+    if LLGUIDANCE_MARK in text:
+        raise UsageError("a grammar is GBNF text; it may not hold %llguidance")
+    if not text.strip():
+        raise UsageError("the GBNF grammar is empty, which would constrain nothing")
+    return text
+
+
+def refuse_stop_strings(request: Request) -> None:
+    """A stop string inside a constrained answer cuts it, and the engine calls that a regular end."""
+    if request.constraint is not None and request.sampling.stop:
+        raise UsageError(f"stop={request.sampling.stop!r} could cut the constrained answer; leave one of the two out")
+
+
+def enforcement_of(constraint: Constraint | None, *, engine: str) -> Enforcement:
+    """Who enforced the form. ``engine``: the embedded one, empty for a server of unknown build.
+
+    Whether the form holds is verified by who asked for it.
+    """
     if constraint is None:
         return Enforcement()
-    if not embedded:
+    if not engine:
         return Enforcement("server", "llama.cpp-gbnf")
-    engine = "llama.cpp-gbnf" if constraint.kind == "grammar" else "llguidance"
-    return Enforcement("sampling", f"{engine} in {engine_name()}")
+    how = "llama.cpp-gbnf" if constraint.kind == "grammar" else "llguidance"
+    return Enforcement("sampling", f"{how} in {engine}")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import math
 import os
 from collections.abc import Iterable, Mapping
 
 from osport.errors import UsageError
 
-__all__ = ["check_number", "default_threads", "refuse_unknown"]
+__all__ = ["check_number", "check_seconds", "check_switch", "default_threads", "refuse_unknown"]
 
 
 def refuse_unknown(backend: str, unknown: Mapping[str, object], known: Iterable[str]) -> None:
@@ -20,16 +21,26 @@ def refuse_unknown(backend: str, unknown: Mapping[str, object], known: Iterable[
         raise UsageError(f"{backend} has no option {name!r}; {hint}")
 
 
-def check_number(
-    backend: str, name: str, value: object, *, at_least: float, whole: bool = True, optional: bool = False
-) -> None:
-    """Raise :class:`~osport.errors.UsageError` unless the option is a number of at least ``at_least``."""
-    if value is None and optional:
-        return
-    kind = int if whole else (int, float)
-    if not isinstance(value, kind) or isinstance(value, bool) or value < at_least:
-        must = f"{'an int' if whole else 'a number'} of at least {at_least:g}"
-        raise UsageError(f"{backend}: {name}={value!r}: must be {must}")
+def check_number(backend: str, name: str, value: object, *, at_least: int, at_most: int | None = None) -> int:
+    """The option, if it is a whole number within the bounds; else :class:`~osport.errors.UsageError`."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < at_least or (at_most and value > at_most):
+        bounds = f"of at least {at_least}" if at_most is None else f"from {at_least} to {at_most}"
+        raise UsageError(f"{backend}: {name}={value!r}: must be a whole number {bounds}")
+    return value
+
+
+def check_seconds(backend: str, name: str, value: object) -> float:
+    """The option, if it is a time above 0; else :class:`~osport.errors.UsageError`."""
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < math.inf:
+        raise UsageError(f"{backend}: {name}={value!r}: must be seconds, above 0")
+    return float(value)
+
+
+def check_switch(backend: str, name: str, value: object) -> bool:
+    """The option, if it is True or False; else :class:`~osport.errors.UsageError`."""
+    if not isinstance(value, bool):
+        raise UsageError(f"{backend}: {name}={value!r}: must be True or False")
+    return value
 
 
 def default_threads() -> int:

@@ -13,9 +13,9 @@ from attrs import frozen
 
 from osport.backends._embedded_server import EmbeddedServer, Endpoint, Settings, engine_name
 from osport.backends._gguf_model import GgufModel
-from osport.backends._llama_constraints import constraint_fields, enforcement_of
+from osport.backends._llama_constraints import constraint_fields, enforcement_of, refuse_stop_strings
 from osport.backends._llama_http import Answer, LlamaHttp, sampling_fields, wire_messages
-from osport.backends._options import check_number, default_threads, refuse_unknown
+from osport.backends._options import check_number, check_seconds, check_switch, default_threads, refuse_unknown
 from osport.errors import BadResponse, ServerFault, TemplateError, Unreachable, UsageError
 from osport.plugin import (
     ALL_SAMPLING,
@@ -32,6 +32,8 @@ __all__ = ["LlamaServerBackend"]
 
 NAME = "llama_server"
 KEY_VARIABLE = "LLAMA_API_KEY"
+# Of the embedded engine's options; context and threads depend on the model and the machine.
+DEFAULTS: dict[str, object] = {"slots": 1, "port": 0, "startup_timeout": 120.0}
 EMBEDDED_KINDS: frozenset[str] = frozenset({"json_schema", "choice", "regex", "grammar"})
 REMOTE_KINDS: frozenset[str] = frozenset({"json_schema", "choice", "grammar"})
 
@@ -86,11 +88,8 @@ class LlamaServerBackend(Backend):
             "startup_timeout": startup_timeout,
         }
         refuse_unknown(NAME, unknown, {*for_embedded, "timeout", "prompt_cache", "api_key"})
-        check_number(NAME, "timeout", timeout, at_least=0.001, whole=False)
-        if not isinstance(prompt_cache, bool):
-            raise UsageError(f"{NAME}: prompt_cache={prompt_cache!r}: must be True or False")
-        self._timeout = timeout
-        self._prompt_cache = prompt_cache
+        self._timeout = check_seconds(NAME, "timeout", timeout)
+        self._prompt_cache = check_switch(NAME, "prompt_cache", prompt_cache)
         self._closed = False
         self._gguf: GgufModel | None = None
         self._embedded: EmbeddedServer | None = None
@@ -194,6 +193,7 @@ class LlamaServerBackend(Backend):
             self._embedded.close()
 
     def _prepared(self, request: Request) -> _Call:
+        refuse_stop_strings(request)
         if request.messages:
             self._need_template()
         fields = constraint_fields(request.constraint, embedded=self._embedded is not None)
@@ -225,7 +225,7 @@ class LlamaServerBackend(Backend):
             backend=NAME,
             usage=answer.usage,
             reasoning=answer.reasoning,
-            enforcement=enforcement_of(call.request.constraint, embedded=self._embedded is not None),
+            enforcement=enforcement_of(call.request.constraint, engine=engine_name() if self._embedded else ""),
             effective={"route": path, **self._started_with(), **effective},
             latency=latency,
             ttft=ttft,
@@ -278,22 +278,20 @@ class _Call:
 
 def _settings(gguf: GgufModel, options: Mapping[str, Any]) -> Settings:
     """The embedded engine's settings, checked, with osport's defaults for what is None."""
-    context = options["context"] if options["context"] is not None else gguf.default_context
-    check_number(NAME, "context", context, at_least=1)
-    if gguf.trained_context is not None and context > gguf.trained_context:
-        raise UsageError(f"{NAME}: context={context}: the model was trained with {gguf.trained_context} tokens")
-    slots = 1 if options["slots"] is None else options["slots"]
-    check_number(NAME, "slots", slots, at_least=1)
-    threads = default_threads() if options["threads"] is None else options["threads"]
-    check_number(NAME, "threads", threads, at_least=1)
-    check_number(NAME, "gpu_layers", options["gpu_layers"], at_least=-1, optional=True)
-    port = 0 if options["port"] is None else options["port"]
-    check_number(NAME, "port", port, at_least=0)
-    if port > 65535:
-        raise UsageError(f"{NAME}: port={port}: must be at most 65535")
-    startup_timeout = 120.0 if options["startup_timeout"] is None else options["startup_timeout"]
-    check_number(NAME, "startup_timeout", startup_timeout, at_least=0.001, whole=False)
-    return Settings(gguf.path, gguf.name, context, slots, threads, options["gpu_layers"], port, float(startup_timeout))
+    value = {name: DEFAULTS.get(name) if given is None else given for name, given in options.items()}
+    layers = value["gpu_layers"]
+    return Settings(
+        path=gguf.path,
+        alias=gguf.name,
+        context=gguf.checked_context(value["context"], backend=NAME),
+        slots=check_number(NAME, "slots", value["slots"], at_least=1),
+        threads=check_number(
+            NAME, "threads", default_threads() if value["threads"] is None else value["threads"], at_least=1
+        ),
+        gpu_layers=None if layers is None else check_number(NAME, "gpu_layers", layers, at_least=-1),
+        port=check_number(NAME, "port", value["port"], at_least=0, at_most=65535),
+        startup_timeout=check_seconds(NAME, "startup_timeout", value["startup_timeout"]),
+    )
 
 
 def _checked_url(url: str) -> str:
