@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -11,12 +9,13 @@ from typing import Any
 from attrs import frozen
 
 from osport import store
+from osport.backends._file_digest import FileDigest
 from osport.backends._options import check_number
 from osport.core.facts import Fact, ModelFacts
 from osport.errors import FormatError, ModelNotFound, UsageError
 from osport.formats.gguf import GgufHeader
 
-__all__ = ["FileDigest", "GgufModel"]
+__all__ = ["GgufModel"]
 
 # general.file_type, the numbers of llama.cpp's llama_ftype (llama.h).
 FILE_TYPES = {
@@ -28,23 +27,6 @@ FILE_TYPES = {
 }  # fmt: skip
 
 DEFAULT_CONTEXT = 8192
-
-
-class FileDigest(Fact):
-    """The SHA-256 of a file, computed when it is first looked at and remembered between runs.
-
-    A model of 100 MB takes a fraction of a second, one of 40 GB minutes, and few callers ask.
-    """
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(path, str(path))
-
-    def __getattribute__(self, name: str) -> Any:
-        value = super().__getattribute__(name)
-        return _remembered_sha256(value) if name == "value" else value
-
-    def __repr__(self) -> str:
-        return f"FileDigest({self.source!r})"
 
 
 @frozen
@@ -118,23 +100,3 @@ class GgufModel:
             return self.header.metadata.get(f"{self.header.architecture}.{key}")
         except FormatError:
             return None
-
-
-def _remembered_sha256(path: Path) -> str:
-    status = path.stat()
-    # A file that is written anew gets another size or another time of change.
-    key = f"{path}|{status.st_size}|{status.st_mtime_ns}"
-    notes = store.cache_dir() / "sha256.json"
-    known: dict[str, str] = {}
-    with contextlib.suppress(OSError, ValueError):
-        known = json.loads(notes.read_text("utf-8"))
-    if isinstance(known, dict) and key in known:
-        return known[key]
-    digest = store.sha256_of(path)
-    # Without the note the file is read again next time: slower, never wrong.
-    with contextlib.suppress(OSError):
-        notes.parent.mkdir(parents=True, exist_ok=True)
-        part = notes.with_name(f"{notes.name}.{os.getpid()}")
-        part.write_text(json.dumps({**known, key: digest} if isinstance(known, dict) else {key: digest}), "utf-8")
-        part.replace(notes)
-    return digest

@@ -35,7 +35,8 @@ def error_from_answer(status: int, body: str, headers: Mapping[str, str], *, bac
         "request_id": headers.get("x-request-id"),
     }
     text = f"{backend}: HTTP {status}: {message}"
-    if kind == "exceed_context_size_error":
+    # llama.cpp has a type for it, Claude only a sentence.
+    if kind == "exceed_context_size_error" or (status == 400 and "prompt is too long" in message):
         return ContextOverflow(f"{text}. osport never trims a prompt: shorten it or give a larger context", **names)
     if status in (401, 403):
         return AuthFailed(f"{text}. Check the API key", **names)
