@@ -32,7 +32,7 @@ def test_an_answer_comes_back_with_its_cost(claude, server):
     # The system message arrived: the prompt is as long as with it.
     assert completion.usage.prompt_tokens == server.count_tokens(CONVERSATION)
     assert completion.request_id
-    assert completion.effective == {"model": "smollm2", "max_tokens": 6}
+    assert completion.effective == {"model": "smollm2", "max_tokens": 6, "stop": []}
 
 
 def test_the_parts_of_the_prompt_that_came_from_the_cache_are_added(claude, server):
@@ -55,7 +55,7 @@ def test_stop_sequences_are_sent(claude):
     completion = claude.generate(ask(max_tokens=60, stop=("e",)))
     assert "e" not in completion.text
     assert completion.finish_reason == "stop"
-    assert completion.effective["stop_sequences"] == ["e"]
+    assert completion.effective["stop"] == ["e"]
 
 
 def test_tokens_are_counted_by_the_server(claude, server):

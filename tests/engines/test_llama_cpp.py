@@ -237,9 +237,9 @@ def test_every_parameter_is_handed_on(backend, monkeypatch):
         "seed": 11,
     }
     effective = backend.generate(ask(**sampling)).effective
-    sampling["temp"] = sampling.pop("temperature")
-    assert {name: handed[name] for name in sampling} == sampling
     assert {name: effective[name] for name in sampling} == sampling
+    handed["temperature"] = handed["temp"]
+    assert {name: handed[name] for name in sampling} == sampling
     assert effective["max_tokens"] == 8
     assert json.loads(json.dumps(effective)) == effective
 

@@ -6,7 +6,7 @@ import contextlib
 import ctypes
 import threading
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -180,7 +180,7 @@ class LlamaCppEngine:
             raise ServerFault(f"{NAME}: {error}\n{log_tail()}".rstrip(), backend=NAME) from error
 
     @staticmethod
-    def parameters(sampling: Sampling) -> Mapping[str, Any]:
+    def parameters(sampling: Sampling) -> dict[str, Any]:
         """The sampling parameters by the package's names."""
         return {
             "temp": sampling.temperature,

@@ -180,7 +180,11 @@ class AnthropicBackend(Backend):
                 backend=NAME,
                 usage=Usage(prompt_tokens=prompt, completion_tokens=usage.output_tokens, cached_tokens=read),
                 reasoning=reasoning or None,
-                effective={name: value for name, value in body.items() if name not in ("messages", "system")},
+                effective={
+                    "model": self.model,
+                    "max_tokens": body["max_tokens"],
+                    "stop": body.get("stop_sequences", []),
+                },
                 latency=latency,
                 ttft=ttft,
                 request_id=getattr(message, "_request_id", None) or message.id,

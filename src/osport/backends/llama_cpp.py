@@ -224,7 +224,8 @@ class LlamaCppBackend(Backend):
         return text
 
     def _effective(self, sampling: Sampling, limit: int, grammar: str) -> dict[str, Any]:
-        """What was sent. A ``max_tokens`` that the context cut short stands beside the one asked for."""
+        """What was sent, in osport's words; where the context cut ``max_tokens`` short, both numbers."""
+        parameters = LlamaCppEngine.parameters(sampling)
         cut = {"max_tokens_asked": sampling.max_tokens} if limit != sampling.max_tokens else {}
         return {
             "context": self._context,
@@ -232,7 +233,8 @@ class LlamaCppBackend(Backend):
             "gpu_layers": self._gpu_layers,
             "max_tokens": limit,
             **cut,
-            **LlamaCppEngine.parameters(sampling),
+            "temperature": parameters.pop("temp"),
+            **parameters,
             "repeat_last_n": LAST_TOKENS,
             "seed": sampling.seed,
             "stop": list(sampling.stop or ()),
