@@ -96,7 +96,7 @@ def test_a_mistake_is_a_usage_error_that_names_file_table_and_key(tmp_path, text
 
 
 def test_a_missing_port_file_is_a_storage_error(tmp_path):
-    with pytest.raises(StorageError, match="none.toml"):
+    with pytest.raises(StorageError, match=r"none\.toml"):
         read_plan(tmp_path / "none.toml")
 
 

@@ -151,7 +151,8 @@ def test_invalid_answers_and_errors_are_counted_apart(port, tmp_path):
 
 def test_pasted_sends_the_request_as_one_raw_prompt_and_reads_the_prefill_with_the_answer(port, tmp_path, scripted):
     scripted.reply = staticmethod(lambda request: 'neg"}' if " neg<" in request.prompt else 'pos" and so on')
-    arms = '[arms.ported]\nmodel = "scripted:m"\nprompt = "pasted"\nrequest = "request.json"\nsampling = {max_tokens = 9}\n'
+    arms = '[arms.ported]\nmodel = "scripted:m"\nprompt = "pasted"\nrequest = "request.json"\n'
+    arms += "sampling = {max_tokens = 9}\n"
     ported = arm(port(arms).run(tmp_path / "out"), "ported")
     prompts = {request.prompt for request in scripted.asked}
     assert 'You rate reviews.\n\nHuman: <review>text 1 neg</review>\n\nAssistant: {"sentiment": "' in prompts
