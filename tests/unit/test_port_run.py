@@ -359,3 +359,29 @@ def test_a_record_that_another_process_writes_is_refused(port, tmp_path):
         pytest.raises(UsageError, match="in use by another process"),
     ):
         ported.run(tmp_path / "out")
+
+
+@pytest.mark.parametrize("prefill", ["", '{"sentiment": "'])
+def test_recorded_answers_of_the_incumbent_are_found_by_id_and_a_missing_one_is_named(port, tmp_path, prefill):
+    answers = [
+        {
+            "id": f"text{n}",
+            "text": f'{prefill}{LABELS[n % 3]}"}}',
+            "latency": 0.9,
+            "usage": {"input_tokens": 400, "output_tokens": 20},
+            "model": "claude-haiku-4-5",
+        }
+        for n in range(11)
+    ]
+    (tmp_path / "answers.jsonl").write_text("".join(json.dumps(answer) + "\n" for answer in answers))
+    arms = PORTED + '[arms.claude]\nprompt = "request"\nrequest = "request.json"\n'
+    claude = port(arms, HEAD + 'incumbent = "claude"\n')
+    assert claude.run(tmp_path / "without").decision.verdict == "WITHHELD"
+    result = claude.run(tmp_path / "out", incumbent=f"replay:{tmp_path / 'answers.jsonl'}")
+    old = arm(result, "claude")
+    assert (old.valid, old.right, old.errors) == (11, 11, {"ModelNotFound": 1})
+    assert old.latency.p50.value == 0.9
+    assert old.cost.usd_per_1000 == pytest.approx(1000 * (400 * 1e-6 + 20 * 5e-6))
+    assert result.comparisons[0].missing_reference == ("text11",)
+    assert result.comparisons[0].pairs == 11
+    assert any("text11" in finding for finding in result.decision.findings)

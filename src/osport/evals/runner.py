@@ -18,7 +18,6 @@ from osport.errors import (
     AuthFailed,
     BackendError,
     ContractViolation,
-    ModelNotFound,
     OsportError,
     OutputError,
 )
@@ -68,8 +67,8 @@ def run_arm(
     * an ``OutputError`` makes the item invalid, with the text kept;
     * a retryable ``BackendError`` is tried again, then recorded as an error, as is any other
       ``BackendError`` or an exception that is not of the tree (a function's own);
-    * credentials that are refused, a model that does not exist and every other error of the tree
-      are not the item's fault: they stop the run, and the record keeps what is finished.
+    * credentials that are refused and every other error of the tree are not the item's fault: they
+      stop the run, and the record keeps what is finished.
 
     Errors count as wrong, with an infinite latency. On resume, items that ended in a
     ``BackendError`` are asked again: that is the infrastructure's fault, not the model's.
@@ -146,7 +145,7 @@ class Worker:
                 invalid = failed(item, "invalid", error)
                 result = with_completion(invalid, error.completion, wasted) if error.completion else invalid
                 break
-            except (AuthFailed, ModelNotFound):
+            except AuthFailed:
                 raise
             except BackendError as error:
                 if not error.retryable or attempt > self.retries.most or self.stop.is_set():

@@ -16,7 +16,7 @@ from attrs import evolve, frozen
 from osport.chat_template import ChatTemplate
 from osport.constrained import ConstrainedOutput
 from osport.core.facts import Fact, ModelFacts
-from osport.core.types import Completion
+from osport.core.types import Completion, Sampling
 from osport.errors import TemplateError, UsageError
 from osport.evals.golden import GoldenItem, GoldenSet, read_file
 from osport.model import Model
@@ -68,7 +68,10 @@ def open_arm(arm: Arm, plan: Plan, examples: GoldenSet | None) -> Iterator[OpenA
     with Model(str(arm.model), template=template, **arm.options) as model:
 
         def ask(item: GoldenItem) -> Completion:
-            request = evolve(way.request(item.input), timeout=plan.limits.timeout_seconds)
+            request = evolve(way.request(item.input), timeout=plan.limits.timeout_seconds, item_id=item.id)
+            if not model.capabilities.sampling:
+                # Recorded answers: there is nothing left to sample.
+                request = evolve(request, sampling=Sampling())
             completion = model.generate(request, output=output)
             return read_answer(completion, form, way.prefill)
 
