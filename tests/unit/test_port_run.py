@@ -162,6 +162,8 @@ def test_pasted_sends_the_request_as_one_raw_prompt_and_reads_the_prefill_with_t
     assert request.constraint is None
     assert request.timeout == 300
     assert (ported.valid, ported.right, ported.invalid) == (4, 4, {"ConstraintViolated": 8})
+    sampling = ported.settings["arm"]["sampling"]
+    assert (sampling["max_tokens"], sampling["temperature"], sampling["top_k"]) == (9, 0.5, 0)
 
 
 def test_chat_sends_few_shot_turns_and_the_constraint(port, tmp_path, scripted):
@@ -265,11 +267,11 @@ def test_a_function_that_does_as_well_is_reported_as_making_the_model_superfluou
 def test_findings_on_the_service_level_the_constant_and_the_form(port, tmp_path):
     arms = '[arms.ported]\nfunction = "arms.py:constant"\n[limits]\np95_seconds = 5\n'
     few = port(arms).run(tmp_path / "few").decision.findings
-    assert any("not shown to keep the p95 limit of 5.00 s: 12 items" in finding for finding in few)
+    assert any("not shown to keep the p95 limit of 5 s: 12 items" in finding for finding in few)
     assert any("not shown to beat a constant" in finding for finding in few)
     write_items(tmp_path / "golden.jsonl", "text", 90)
     many = port(arms).run(tmp_path / "many").decision.findings
-    assert any("keeps the p95 limit of 5.00 s" in finding for finding in many)
+    assert any("keeps the p95 limit of 5 s" in finding for finding in many)
     (tmp_path / "schema.json").write_text('{"type": "array"}')
     invalid = port(arms).run(tmp_path / "invalid").decision.findings
     assert any("Only 0 of 90 answers of ported have a valid form" in finding for finding in invalid)

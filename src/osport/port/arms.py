@@ -25,7 +25,7 @@ from osport.port.prompts import load_json, prompting, read_answer
 
 __all__ = ["OpenArm", "open_arm"]
 
-FACTS_THAT_DECIDE = ("architecture", "engine", "engine_version", "quantization", "sha256")
+FACTS_THAT_DECIDE = ("architecture", "engine", "quantization", "sha256")
 
 
 @frozen
@@ -66,6 +66,8 @@ def open_arm(arm: Arm, plan: Plan, examples: GoldenSet | None) -> Iterator[OpenA
     way = prompting(arm, plan, examples.items if examples else ())
     output = schema_of(plan, arm.output)
     with Model(str(arm.model), template=template, **arm.options) as model:
+        sampling = way.request("").sampling.filled().given
+        settings["sampling"] = {name: sampling[name] for name in sorted(model.capabilities.sampling & sampling.keys())}
 
         def ask(item: GoldenItem) -> Completion:
             request = evolve(way.request(item.input), timeout=plan.limits.timeout_seconds, item_id=item.id)
@@ -79,7 +81,7 @@ def open_arm(arm: Arm, plan: Plan, examples: GoldenSet | None) -> Iterator[OpenA
 
 
 def arm_settings(arm: Arm) -> dict[str, Any]:
-    names = ("model", "function", "options", "sampling")
+    names = ("model", "function", "options")
     settings = {name: getattr(arm, name) for name in names}
     if arm.kind != "function":
         settings["prompt"] = arm.prompt

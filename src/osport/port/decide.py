@@ -47,8 +47,14 @@ def decide(
     ]
     deciding = [c for c in comparisons if (c.candidate, c.reference) == (candidate, incumbent)]
     if not deciding:
-        why = "there is no incumbent to compare with" if incumbent is None else f"{incumbent} gave no usable answer"
-        return Decision("WITHHELD", f"No decision: {why}. Give one with --incumbent.", tuple(findings))
+        if incumbent is None:
+            why, remedy = "there is no incumbent to compare with", "Name one in the port file, or with --incumbent."
+        else:
+            why, remedy = (
+                f"{incumbent} gave no usable answer",
+                "Its errors stand in the report; run again to ask again.",
+            )
+        return Decision("WITHHELD", f"No decision: {why}. {remedy}", tuple(findings))
     comparison = deciding[0]
     if comparison.missing_reference:
         findings.append(
@@ -96,9 +102,7 @@ def level_findings(arm: ArmSummary, limits: Limits) -> list[str]:
     if p95.low is not None and p95.low > limits.p95_seconds:
         return [f"{arm.name} misses {level}: the lower end of p95 is {seconds(p95.low)}."]
     if p95.high is None:
-        return [
-            f"{arm.name} is not shown to keep {level}: {p95.n} items give p95 no upper end."
-        ]
+        return [f"{arm.name} is not shown to keep {level}: {p95.n} items give p95 no upper end."]
     return [f"{arm.name} is not shown to keep {level}: its interval reaches beyond it."]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from osport.evals.optional import optional
@@ -46,16 +46,38 @@ def accuracy_against_latency(
             mark(axes, arm, latency, colours.get(arm.name, OTHER))
         if best_constant is not None:
             axes.axhline(100 * best_constant, color=GUIDE, linewidth=1, linestyle=(0, (1, 2)), zorder=1)
-            at = {"xy": (1, 100 * best_constant), "xycoords": ("axes fraction", "data"), "xytext": (-4, 4)}
-            guide(axes, "best constant answer", **at, ha="right")
+            axes.annotate(
+                "best constant answer",
+                (1, 100 * best_constant),
+                xycoords=("axes fraction", "data"),
+                xytext=(-4, 4),
+                textcoords="offset points",
+                ha="right",
+                color=OTHER,
+                fontsize=9,
+            )
         if p95_limit is not None:
             axes.axvline(p95_limit, color=GUIDE, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
-            at = {"xy": (p95_limit, 0), "xycoords": ("data", "axes fraction"), "xytext": (4, 6)}
-            guide(axes, "p95 limit", **at)
         figure.draw_without_rendering()
         taken: list[Any] = [mark_box(axes, arm, latency) for arm, latency in drawn]
         for arm, latency in drawn:
-            taken.append(label(axes, arm, latency, colours.get(arm.name, OTHER), taken))
+            accuracy = 100 * arm.right / arm.items
+            style: dict[str, Any] = {
+                "xy": (latency.p95.value, accuracy),
+                "color": colours.get(arm.name, OTHER),
+                "fontweight": "bold",
+            }
+            taken.append(label(axes, f"{arm.name}  {accuracy:.0f} %", [style | place for place in LABEL_PLACES], taken))
+        if p95_limit is not None:
+            style = {
+                "xycoords": ("data", "axes fraction"),
+                "xytext": (4, 0),
+                "color": OTHER,
+                "fontsize": 9,
+                "va": "center",
+            }
+            heights = (0.96, 0.04, 0.5, 0.3, 0.7)
+            label(axes, "p95 limit", [style | {"xy": (p95_limit, height)} for height in heights], taken)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     svg = buffer.getvalue()
@@ -105,26 +127,14 @@ def mark_box(axes: Any, arm: ArmSummary, latency: Latency) -> Any:
     return optional("matplotlib.transforms").Bbox.from_extents(x - 6, y - 6, x + 6, y + 6)
 
 
-def label(axes: Any, arm: ArmSummary, latency: Latency, colour: str, taken: Sequence[Any]) -> Any:
-    """Write the arm's name beside its mark, at the first place that is free; returns its box."""
-    accuracy = 100 * arm.right / arm.items
+def label(axes: Any, words: str, places: Sequence[Mapping[str, Any]], taken: Sequence[Any]) -> Any:
+    """Write the words at the first place that is inside the frame and free; returns their box."""
     frame = axes.get_window_extent()
-    for place in LABEL_PLACES:
-        text = axes.annotate(
-            f"{arm.name}  {accuracy:.0f} %",
-            (latency.p95.value, accuracy),
-            textcoords="offset points",
-            color=colour,
-            fontweight="bold",
-            **place,
-        )
+    for place in places:
+        text = axes.annotate(words, textcoords="offset points", **place)
         box = text.get_window_extent()
         inside = frame.x0 <= box.x0 and box.x1 <= frame.x1
-        if (inside and not any(box.overlaps(other) for other in taken)) or place is LABEL_PLACES[-1]:
+        if (inside and not any(box.overlaps(other) for other in taken)) or place is places[-1]:
             break
         text.remove()
     return box
-
-
-def guide(axes: Any, text: str, **place: Any) -> None:
-    axes.annotate(text, textcoords="offset points", color=OTHER, fontsize=9, **place)

@@ -24,7 +24,7 @@ def seconds(value: float) -> str:
     if math.isinf(value):
         return "∞"
     if value >= 1:
-        return f"{value:.2f} s" if value < 100 else f"{value:.0f} s"
+        return f"{value:.3g} s" if value < 100 else f"{value:.0f} s"
     return f"{value * 1e3:.3g} ms" if value >= 1e-3 else f"{value * 1e6:.0f} µs"
 
 
