@@ -127,7 +127,9 @@ class LlamaHttp:
         self._client = httpx.Client(
             trust_env=through_proxy,
             follow_redirects=False,
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=20),
+            # The server closes a connection that was idle for five seconds, perhaps at the very moment of the
+            # next request; one that is given up earlier cannot break that way.
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=20, keepalive_expiry=1.0),
         )
 
     def get(self, endpoint: Endpoint, path: str, *, timeout: float) -> Any:
@@ -142,10 +144,12 @@ class LlamaHttp:
         """The JSON objects of a server-sent event stream; closing the iterator closes the connection."""
         from httpx_sse import EventSource, SSEError
 
+        # llama.cpp closes the connection behind a stream without saying so; the next request would find it dead.
+        headers = {**_headers(endpoint), "Connection": "close"}
         with (
             translated(backend=BACKEND, model=self.model, timeout=timeout),
             self._client.stream(
-                "POST", endpoint.url + path, json=body, headers=_headers(endpoint), timeout=_timeouts(timeout)
+                "POST", endpoint.url + path, json=body, headers=headers, timeout=_timeouts(timeout)
             ) as response,
         ):
             response.stream = _until(response.stream, timeout)

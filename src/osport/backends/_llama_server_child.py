@@ -15,6 +15,7 @@ import time
 from typing import Any
 
 PARENT_POLL_SECONDS = 0.5
+SPARE_HTTP_THREADS = 32
 
 
 def configure(settings: dict[str, Any]) -> Any:
@@ -33,6 +34,8 @@ def configure(settings: dict[str, Any]) -> Any:
     params.port = settings["port"]
     params.api_keys = [settings["api_key"]]
     params.ui = False
+    # A connection that is kept open occupies a thread of the server, whether it asks something or not.
+    params.n_threads_http = settings["slots"] + SPARE_HTTP_THREADS
     params.cpuparams.n_threads = settings["threads"]
     params.cpuparams_batch.n_threads = settings["threads"]
     # Prompts that left their slot are not kept in main memory: the default may take 8 GiB of it.
