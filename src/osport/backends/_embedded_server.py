@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import secrets
@@ -183,6 +184,7 @@ class EmbeddedServer:
         return ServerFault(f"{what}{ended}\n{_tail(child.log)}".rstrip(), **self._names)
 
 
+@functools.cache
 def engine_name() -> str:
     """Name and version of the embedded engine."""
     return f"xllamacpp {version('xllamacpp')}"
