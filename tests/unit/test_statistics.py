@@ -177,3 +177,10 @@ def test_beyond_the_margin_more_items_lead_to_fail_and_on_it_nowhere():
 def test_an_absent_package_names_the_extra_that_brings_it():
     with pytest.raises(MissingDependency, match=r"pip install 'osport\[port\]'"):
         optional("a_package_that_is_not_there.part")
+
+
+@pytest.mark.parametrize("n", [1, 7, 60, 240, 1001])
+def test_tango_stands_the_case_in_which_every_item_flips(n):
+    assert tango(n, 0, n).low == -1.0
+    assert tango(n, 0, n).high == pytest.approx(-tango(0, n, n).low)
+    assert tango(0, n, n).high == 1.0

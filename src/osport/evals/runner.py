@@ -90,6 +90,7 @@ def run_arm(
         threading.Thread(target=worker.work, args=(todo, done), name=f"osport-run-{number}", daemon=True)
         for number in range(min(concurrency, len(pending)))
     ]
+    size = shutil.get_terminal_size()
     try:
         with tqdm(
             total=len(items),
@@ -97,8 +98,9 @@ def run_arm(
             desc=name,
             unit="item",
             disable=not sys.stderr.isatty(),
-            # tqdm draws nothing on a terminal that does not know its width.
-            ncols=min(shutil.get_terminal_size().columns, 100),
+            # tqdm draws nothing on a terminal that does not know its size.
+            ncols=min(size.columns, 100),
+            nrows=size.lines,
         ) as bar:
             for thread in threads:
                 thread.start()

@@ -106,7 +106,9 @@ def tango(worse: int, better: int, n: int, alpha: float = 0.05) -> Interval:
     def excess(difference: float, sign: int) -> float:
         d = difference
         linear = (2 * n - better + worse) * d - (worse + better)
-        q = (math.sqrt(linear**2 + 8 * n * worse * d * (1 - d)) - linear) / (4 * n)
+        # Zero where every item flips the same way, and by rounding a little below it.
+        discriminant = max(linear**2 + 8 * n * worse * d * (1 - d), 0.0)
+        q = (math.sqrt(discriminant) - linear) / (4 * n)
         variance = max(n * (2 * q + d * (1 - d)), 0.0)
         return better - worse - n * d - sign * z * math.sqrt(variance)
 
