@@ -1,0 +1,1 @@
+"""Readers of headers: what a model file says about itself, without its weights."""
