@@ -1,0 +1,54 @@
+"""Architectures by model name."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from typing import Any
+
+from osport.data import load
+from osport.errors import UsageError
+from osport.formats.hf_config import HfConfig
+from osport.vram.architecture import Architecture
+from osport.vram.config_reader import architecture_of_config
+
+__all__ = ["catalogue_names", "named_architecture"]
+
+_SUFFIX = re.compile(
+    r"-(?:instruct|it|chat|base|pt|thinking|hf|gguf|awq|gptq|fp8|bf16|qat|\d{4}|v\d+(?:\.\d+)?)$", re.IGNORECASE
+)
+
+
+def catalogue_names() -> list[str]:
+    """Every model that :func:`named_architecture` knows by its first name."""
+    return sorted(load("architectures.toml")["model"])
+
+
+def named_architecture(name: str) -> Architecture:
+    """``Qwen3-32B``, ``meta-llama/Llama-3.1-8B-Instruct``. Raises UsageError with the nearest names."""
+    rows = load("architectures.toml")["model"]
+    names = {_plain(alias): key for key, row in rows.items() for alias in (key, *row.get("aliases", ()))}
+    wanted = _plain(name)
+    shorter = re.sub(_SUFFIX, "", name.rsplit("/", 1)[-1])
+    while wanted not in names and shorter != (name := shorter):
+        wanted = _plain(shorter)
+        shorter = re.sub(_SUFFIX, "", shorter)
+    if wanted not in names:
+        wanted = _plain(shorter)
+    if wanted not in names:
+        near = dict.fromkeys(names[key] for key in difflib.get_close_matches(wanted, names, 5, 0.5))
+        hint = f"nearest known: {', '.join(near)}" if near else f"{len(rows)} models are known"
+        raise UsageError(f"no model {shorter!r} in the catalogue; {hint}; else use from_gguf or from_hf")
+    return _architecture(names[wanted], rows[names[wanted]])
+
+
+def _architecture(name: str, row: dict[str, Any]) -> Architecture:
+    values = {key: value for key, value in row.items() if key not in {"aliases", "source", "layer_runs"}}
+    runs = row.get("layer_runs")
+    if runs:
+        values["layer_types"] = [kind for kind, count in runs for _ in range(count)]
+    return architecture_of_config(HfConfig.of(values, name=name, source=f"catalogue: {row['source']}"))
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\s_\-()]+", "", name.rsplit("/", 1)[-1] if "/3." not in name else name).lower()
