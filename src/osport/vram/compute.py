@@ -1,12 +1,13 @@
 """The compute buffer of the llama.cpp family: the peak over the stages of the graph.
 
-The stages do not overlap, so the buffer is as large as the largest of them:
+The stages do not overlap, so the buffer is as large as the largest of them. Inputs are the masks and the
+rotations of a quantised cache; they live through every stage but the first.
 
 * output: logits of the output rows, and two rows of the hidden width per token of the micro batch;
-* attention: the inputs (masks, rotations of a quantised cache), the scores (without flash attention) or the f16 copy of a quantised cache (with it,
-  on CUDA), and the rows of the hidden and the query width;
-* feed-forward: the masks, gate, up and product, and the residual rows;
-* experts: the masks, and a row of the hidden width for every expert of every token, before and after weighting.
+* attention: the inputs, the scores (without flash attention) or the f16 copy of a quantised cache (with it,
+  on CUDA), and rows of the hidden and the query width;
+* feed-forward: the inputs, gate, up and product, and the residual rows;
+* experts: the inputs, and a row of the hidden width for every expert of every token, before and after weighting.
 
 Formulas: src/llama-graph.cpp and ggml-cuda/fattn.cu of llama.cpp; the row counts of the attention and
 feed-forward stages are read off the buffers that llama.cpp 0c1e57098 prints for two models at 298 settings.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from enum import Enum
+from enum import StrEnum
 
 from attrs import frozen
 
@@ -14,16 +14,13 @@ from osport.vram.ledger import HOST, LedgerRow
 __all__ = ["Fit", "Verdict", "judge"]
 
 
-class Verdict(str, Enum):
+class Verdict(StrEnum):
     """The answer; ``UNKNOWN`` when a term of the ledger cannot be computed."""
 
     FITS = "fits"
     FITS_WITH_RISK = "fits_with_risk"
     DOES_NOT_FIT = "does_not_fit"
     UNKNOWN = "unknown"
-
-    def __str__(self) -> str:
-        return self.value
 
 
 @frozen

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from typing import TypedDict
 
-from attrs import frozen
+from attrs import field, frozen
 
 from osport.data import load
 from osport.errors import UsageError
@@ -25,6 +25,7 @@ class SettingsKeywords(TypedDict, total=False):
     ``cpu_experts``: routed experts stay in host memory. ``gpu_layers``: None is all.
     ``rollback_states``: extra recurrent states for speculative decoding. ``draft``/``projector``: bytes of
     a draft model's or a multimodal projector's file. ``utilization``: vLLM's share of the device.
+    ``rope_scaling``: positions are stretched, so the context may pass what the model was trained for.
     """
 
     context: int | None
@@ -45,6 +46,7 @@ class SettingsKeywords(TypedDict, total=False):
     batched_tokens: int | None
     state_type: str | None
     tensor_parallel: int | None
+    rope_scaling: bool
 
 
 @frozen
@@ -70,6 +72,8 @@ class Settings:
     batched_tokens: int
     state_type: str | None
     tensor_parallel: int | None
+    rope_scaling: bool
+    asked: SettingsKeywords = field(factory=lambda: SettingsKeywords(), eq=False, repr=False)
 
     @classmethod
     def of(cls, keywords: SettingsKeywords) -> Settings:
@@ -115,6 +119,8 @@ class Settings:
             batched_tokens=_count("batched_tokens", batched),
             state_type=keywords.get("state_type"),
             tensor_parallel=keywords.get("tensor_parallel"),
+            rope_scaling=bool(keywords.get("rope_scaling", False)),
+            asked=keywords,
         )
         if not 0 < chosen.utilization <= 1:
             raise UsageError(f"utilization is a share of the device between 0 and 1, not {chosen.utilization}")
@@ -123,6 +129,10 @@ class Settings:
         if chosen.tensor_parallel is not None:
             _count("tensor_parallel", chosen.tensor_parallel, most=4096)
         return chosen
+
+    def changed(self, keywords: SettingsKeywords) -> Settings:
+        """These settings with some replaced; defaults follow a change of the runtime."""
+        return Settings.of({**self.asked, **keywords})
 
 
 def kv_row_bytes(name: str, width: int) -> int:
