@@ -24,6 +24,7 @@ from osport.vram.ledger import HOST, LedgerRow, llama_cpp_ledger, overhead_rows,
 from osport.vram.paged import PoolCapacity, pool_layout
 from osport.vram.quality import Quality, quality_of
 from osport.vram.quant_mix import named_quantization
+from osport.vram.rough import rough_ledger
 from osport.vram.render import budget_html, ledger_text
 from osport.vram.settings import Settings, SettingsKeywords
 from osport.vram.solve import best_quantization, largest_context, most_sequences
@@ -91,7 +92,10 @@ class VramBudget(Stage):
 
     @classmethod
     def from_parameters(cls, parameters: float, *, bits: float, **settings: Unpack[SettingsKeywords]) -> VramBudget:
-        """From a bare number of parameters: rough, with a wide interval, and no cache can be computed."""
+        """From a bare number of parameters: rough, marked so, with the spread of the catalogue's models of that size.
+
+        Computed by the rules of llama.cpp, whatever the runtime.
+        """
         made = cls._made(*load_model.from_parameters(parameters, bits), "parameters", settings)
         return evolve(made, rough=True)
 
@@ -205,7 +209,7 @@ class VramBudget(Stage):
 
     @property
     def _cache_unknown(self) -> bool:
-        return not self.architecture.layers or self.context is None
+        return (not self.architecture.layers and not self.rough) or self.context is None
 
     def _sum(self, wanted: Callable[[LedgerRow], bool]) -> Estimate | None:
         if self.weights_plan is None:
@@ -217,6 +221,8 @@ class VramBudget(Stage):
         devices = (reference_device(),) if device is None else devices_of(device)
         if self.weights_plan is None:
             return ()
+        if self.rough and self.context:
+            return rough_ledger(self.parameters, self.weights_plan, self.context, self.settings, devices[0])
         if self._cache_unknown:
             plan = self.weights_plan
             label = devices[0].name

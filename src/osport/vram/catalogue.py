@@ -15,7 +15,9 @@ from osport.vram.config_reader import architecture_of_config
 __all__ = ["catalogue_names", "named_architecture"]
 
 _SUFFIX = re.compile(
-    r"-(?:instruct|it|chat|base|pt|thinking|hf|gguf|awq|gptq|fp8|bf16|qat|\d{4}|v\d+(?:\.\d+)?)$", re.IGNORECASE
+    r"[-_](?:instruct|it|chat|base|pt|thinking|reasoning|hf|gguf|awq|gptq|fp8|bf16|nvfp4|int4|qat|\d{2}-\d{4}|\d{4}|"
+    r"v\d+(?:\.\d+)?)$",
+    re.IGNORECASE,
 )
 
 
@@ -28,18 +30,21 @@ def named_architecture(name: str) -> Architecture:
     """``Qwen3-32B``, ``meta-llama/Llama-3.1-8B-Instruct``. Raises UsageError with the nearest names."""
     rows = load("architectures.toml")["model"]
     names = {_plain(alias): key for key, row in rows.items() for alias in (key, *row.get("aliases", ()))}
-    wanted = _plain(name)
-    shorter = re.sub(_SUFFIX, "", name.rsplit("/", 1)[-1])
-    while wanted not in names and shorter != (name := shorter):
-        wanted = _plain(shorter)
-        shorter = re.sub(_SUFFIX, "", shorter)
-    if wanted not in names:
-        wanted = _plain(shorter)
-    if wanted not in names:
-        near = dict.fromkeys(names[key] for key in difflib.get_close_matches(wanted, names, 5, 0.5))
-        hint = f"nearest known: {', '.join(near)}" if near else f"{len(rows)} models are known"
-        raise UsageError(f"no model {shorter!r} in the catalogue; {hint}; else use from_gguf or from_hf")
-    return _architecture(names[wanted], rows[names[wanted]])
+    if _plain(name) in names:
+        key = names[_plain(name)]
+        return _architecture(key, rows[key])
+    shorter = name.rsplit("/", 1)[-1]
+    while True:
+        if _plain(shorter) in names:
+            key = names[_plain(shorter)]
+            return _architecture(key, rows[key])
+        cut = _SUFFIX.sub("", shorter)
+        if cut == shorter:
+            break
+        shorter = cut
+    near = dict.fromkeys(names[key] for key in difflib.get_close_matches(_plain(shorter), names, 5, 0.5))
+    hint = f"nearest known: {', '.join(near)}" if near else f"{len(rows)} models are known"
+    raise UsageError(f"no model {name!r} in the catalogue; {hint}; else use from_gguf or from_hf")
 
 
 def _architecture(name: str, row: dict[str, Any]) -> Architecture:
@@ -51,4 +56,4 @@ def _architecture(name: str, row: dict[str, Any]) -> Architecture:
 
 
 def _plain(name: str) -> str:
-    return re.sub(r"[\s_\-()]+", "", name.rsplit("/", 1)[-1] if "/3." not in name else name).lower()
+    return re.sub(r"[\s_\-()]+", "", name).lower()

@@ -78,7 +78,7 @@ def compute_buffer(
     if architecture.is_moe:
         stages["experts"] = inputs + 8 * batch * architecture.experts_used * architecture.hidden
         if settings.cpu_experts and settings.runtime["staging"]:
-            staging = expert_tensor
+            staging = expert_tensor * settings.runtime["staging"]
             stages["experts"] += staging
     stage = max(stages, key=lambda name: stages[name])
     spread = (0.08, 0.12) if devices == 1 and not staging else (0.25, 0.35)
@@ -91,7 +91,7 @@ def _attention_scratch(architecture: Architecture, cells: int, batch: int, setti
     expanded = next((a.expanded for a in architecture.attention_layers if a.latent and a.expanded), None)
     if expanded is not None and settings.runtime.name == "ik_llama.cpp" and settings.latent_cache:
         heads, key, value = expanded
-        return 2 * cells * heads * (key + value) + 16 * batch * heads * key
+        return 2 * cells * heads * (key + value) + 4 * batch * heads * value
     quantised = not {settings.key_type, settings.value_type} <= {"f16", "bf16", "f32"}
     if not (quantised and cuda and settings.runtime["scratch"]):
         return 0

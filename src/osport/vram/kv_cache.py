@@ -12,10 +12,10 @@ from osport.vram.settings import Settings, kv_row_bytes
 
 __all__ = ["Cells", "LayerMemory", "cells_of", "layer_memory", "micro_batch", "padded"]
 
-_PAD = 256
+_WINDOW_PAD = 256
 
 
-def padded(count: int, multiple: int = _PAD) -> int:
+def padded(count: int, multiple: int) -> int:
     """``count`` rounded up to a multiple (GGML_PAD)."""
     return -(-count // multiple) * multiple
 
@@ -32,7 +32,7 @@ class Cells:
         if settings.swa_full or not settings.runtime["windows"]:
             return self.full
         shared = settings.sequences if settings.unified else 1
-        return padded(min(self.full, window * shared + settings.ubatch))
+        return padded(min(self.full, window * shared + settings.ubatch), _WINDOW_PAD)
 
 
 @frozen
@@ -53,7 +53,8 @@ class LayerMemory:
 
 def _whole(context: int, settings: Settings) -> int:
     """All cells of a full-attention layer."""
-    return padded(context * settings.sequences if settings.runtime["per_sequence"] else context)
+    whole = context * settings.sequences if settings.runtime["per_sequence"] else context
+    return padded(whole, settings.runtime["pad"])
 
 
 def micro_batch(context: int, settings: Settings) -> int:
@@ -62,11 +63,11 @@ def micro_batch(context: int, settings: Settings) -> int:
 
 
 def cells_of(context: int, settings: Settings) -> Cells:
-    """How the context is cut into cells: padded to 256, shared or divided among the sequences."""
+    """How the context is cut into cells: padded, then shared or divided among the sequences."""
     whole = _whole(context, settings)
     if settings.unified or settings.sequences == 1:
         return Cells(whole, 1)
-    return Cells(padded(whole // settings.sequences), settings.sequences)
+    return Cells(padded(whole // settings.sequences, settings.runtime["pad"]), settings.sequences)
 
 
 def layer_memory(layer: Layer, architecture: Architecture, context: int, settings: Settings) -> LayerMemory:

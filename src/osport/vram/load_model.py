@@ -106,6 +106,5 @@ def from_parameters(parameters: float, bits: float) -> tuple[Architecture, Weigh
     architecture = Architecture(
         f"{parameters / 1e9:g}B parameters", "unknown", "the caller", 0, 0, 0, 0, 0, (), (), False, None,
         published_parameters=count,
-        missing=("the KV cache: a number of parameters says nothing about heads and layers",),
     )  # fmt: skip
     return architecture, rough_weights(count, bits), None
