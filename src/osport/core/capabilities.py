@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from attrs import evolve, field, fields, frozen
+from attrs import evolve, fields, frozen
 
 from osport.core.types import Request, Sampling
 from osport.errors import UnsupportedFeature
@@ -28,7 +28,7 @@ class Capabilities:
     stream: bool = False
     count_tokens: bool = False
     sampling: frozenset[str] = ALL_SAMPLING
-    constraints: frozenset[str] = field(default=frozenset(), converter=frozenset)
+    constraints: frozenset[str] = frozenset()
     constraint_engine: str = ""
     enforced_by: str = "none"
     tools: bool = False
@@ -58,5 +58,5 @@ def negotiate(request: Request, capabilities: Capabilities, *, backend: str, str
     if constraint is not None and constraint.kind not in capabilities.constraints:
         raise UnsupportedFeature(constraint.kind, backend, reason="the form could not be enforced")
     full = request.sampling.filled()
-    unsendable = {name: None for name in ALL_SAMPLING - capabilities.sampling}
+    unsendable = dict.fromkeys(ALL_SAMPLING - capabilities.sampling)
     return evolve(request, sampling=evolve(full, **unsendable))

@@ -5,10 +5,11 @@ A backend translates them at its own door and nowhere else.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
-from attrs import evolve, field, fields, frozen, validators
+from attrs import Attribute, evolve, field, fields, frozen
 
 from osport.errors import UsageError
 
@@ -33,6 +34,33 @@ ConstraintKind = Literal["json_schema", "choice", "regex", "grammar"]
 EnforcedBy = Literal["sampling", "server", "prompt", "none"]
 
 
+def _strings(values: Iterable[str] | None) -> tuple[str, ...] | None:
+    if isinstance(values, str):
+        raise UsageError(f"stop={values!r}: give a list of strings, e.g. stop=[{values!r}]")
+    return None if values is None else tuple(values)
+
+
+def _one_of(literal: object) -> Callable[[Any, Attribute[Any], Any], None]:
+    def check(instance: object, attribute: Attribute[Any], value: object) -> None:
+        if value not in get_args(literal):
+            raise UsageError(f"{attribute.name}={value!r}: must be one of {', '.join(get_args(literal))}")
+
+    return check
+
+
+def _text(instance: object, attribute: Attribute[Any], value: object) -> None:
+    if not isinstance(value, str):
+        raise UsageError(f"{attribute.name}={value!r}: must be a string, not {type(value).__name__}")
+
+
+def _tool_calls(values: Iterable[ToolCall]) -> tuple[ToolCall, ...]:
+    return tuple(values)
+
+
+def _messages(values: Iterable[Message]) -> tuple[Message, ...]:
+    return tuple(values)
+
+
 @frozen
 class ToolCall:
     """One call of a tool by the model; ``arguments`` is the parsed JSON object."""
@@ -49,9 +77,9 @@ class Message:
     A trailing assistant message is a prefill: the model continues it.
     """
 
-    role: Role = field(validator=validators.in_(get_args(Role)))
-    content: str = field(default="", validator=validators.instance_of(str))
-    tool_calls: tuple[ToolCall, ...] = field(default=(), converter=tuple)
+    role: Role = field(validator=_one_of(Role))
+    content: str = field(default="", validator=_text)
+    tool_calls: tuple[ToolCall, ...] = field(default=(), converter=_tool_calls)
     tool_call_id: str | None = None
     reasoning: str | None = None
 
@@ -93,23 +121,12 @@ class Sampling:
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
     seed: int | None = None
-    stop: tuple[str, ...] | None = field(
-        default=None, converter=lambda value: value if value is None else tuple(value)
-    )
+    stop: tuple[str, ...] | None = field(default=None, converter=_strings)
 
     def __attrs_post_init__(self) -> None:
-        for name, ok, must in (
-            ("max_tokens", lambda v: isinstance(v, int) and v >= 1, "an int of at least 1"),
-            ("temperature", lambda v: v >= 0, "at least 0"),
-            ("top_p", lambda v: 0 < v <= 1, "above 0 and at most 1"),
-            ("top_k", lambda v: isinstance(v, int) and v >= 0, "an int of at least 0 (0: off)"),
-            ("min_p", lambda v: 0 <= v < 1, "at least 0 and below 1"),
-            ("repeat_penalty", lambda v: v > 0, "above 0 (1: off)"),
-            ("seed", lambda v: isinstance(v, int) and 0 <= v < 2**32 - 1, "an int in [0, 2**32 - 1)"),
-            ("stop", lambda v: all(isinstance(s, str) and s for s in v), "non-empty strings"),
-        ):
-            value = getattr(self, name)
-            if value is not None and not ok(value):
+        for name, value in self.given.items():
+            allowed, must = _ALLOWED[name]
+            if not allowed(value):
                 raise UsageError(f"{name}={value!r}: must be {must}")
 
     @property
@@ -121,6 +138,27 @@ class Sampling:
         """Every parameter with a value: the caller's where set, osport's default elsewhere."""
         return evolve(DEFAULT_SAMPLING, **self.given)
 
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+_ALLOWED: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "max_tokens": (lambda v: _whole(v) and v >= 1, "a whole number of at least 1"),
+    "temperature": (lambda v: _finite(v) and v >= 0, "a number of at least 0"),
+    "top_p": (lambda v: _finite(v) and 0 < v <= 1, "a number above 0 and at most 1"),
+    "top_k": (lambda v: _whole(v) and v >= 0, "a whole number of at least 0 (0: off)"),
+    "min_p": (lambda v: _finite(v) and 0 <= v < 1, "a number of at least 0 and below 1"),
+    "repeat_penalty": (lambda v: _finite(v) and v > 0, "a number above 0 (1: off)"),
+    "presence_penalty": (_finite, "a number"),
+    "frequency_penalty": (_finite, "a number"),
+    "seed": (lambda v: _whole(v) and 0 <= v < 2**32 - 1, "a whole number in [0, 2**32 - 1)"),
+    "stop": (lambda v: all(isinstance(s, str) and s for s in v), "non-empty strings"),
+}
 
 DEFAULT_SAMPLING = Sampling(
     max_tokens=512,
@@ -144,7 +182,7 @@ class Constraint:
     strings for ``choice``, a regular expression for ``regex``, GBNF text for ``grammar``.
     """
 
-    kind: ConstraintKind = field(validator=validators.in_(get_args(ConstraintKind)))
+    kind: ConstraintKind = field(validator=_one_of(ConstraintKind))
     value: Any
 
 
@@ -156,7 +194,7 @@ class Request:
     that the request came from; no engine sees it, recorded answers are found by it.
     """
 
-    messages: tuple[Message, ...] = field(default=(), converter=tuple)
+    messages: tuple[Message, ...] = field(default=(), converter=_messages)
     prompt: str | None = None
     sampling: Sampling = field(factory=Sampling)
     constraint: Constraint | None = None
@@ -188,7 +226,7 @@ class Enforcement:
     (a server of unknown build was asked to), ``prompt`` (only asked for), ``none``.
     """
 
-    by: EnforcedBy = field(default="none", validator=validators.in_(get_args(EnforcedBy)))
+    by: EnforcedBy = field(default="none", validator=_one_of(EnforcedBy))
     engine: str = ""
     verified: bool = False
 

@@ -74,7 +74,9 @@ class Backend:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
 
@@ -84,7 +86,7 @@ class BackendSpec:
 
     name: str = field(validator=validators.matches_re(r"[a-z][a-z0-9_]*"))
     factory: Callable[..., Backend]
-    features: frozenset[str] = field(default=frozenset(), converter=frozenset)
+    features: frozenset[str] = frozenset()
     package: str = ""
 
 

@@ -16,7 +16,8 @@ import logging
 import os
 import threading
 import warnings
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, entry_points, metadata
+from typing import Any
 
 import pluggy
 from attrs import define, field, frozen
@@ -208,12 +209,13 @@ class Registry:
                         _add_plugin(manager, entry)
                 for spec in self._each("osport_backends"):
                     if spec.name in self._entries or spec.name in self._hooked:
-                        _report(PluginConflict(f"a hook of {spec.package or 'a plugin'} offers {spec.name!r}, a name in use"))
+                        who = spec.package or "a plugin"
+                        _report(PluginConflict(f"a hook of {who} offers a backend {spec.name!r}, a name in use"))
                     else:
                         self._hooked[spec.name] = spec
             return self._manager
 
-    def _each(self, hook: str) -> list:  # type: ignore[type-arg]
+    def _each(self, hook: str) -> list[Any]:
         manager = self._hooks()
         results = []
         for impl in getattr(manager.hook, hook).get_hookimpls():
@@ -228,8 +230,15 @@ class Registry:
         message = f"no backend {name!r}; installed: {', '.join(installed)}"
         near = difflib.get_close_matches(name, installed, n=1)
         if near:
-            return f"{message}. Did you mean {near[0]!r}?"
-        return f"{message}. A package that offers it has an entry point {name!r} in the group {BACKENDS_GROUP}"
+            message += f". Did you mean {near[0]!r}?"
+            extra = near[0].replace("_", "-")
+            if extra in (metadata(OWN_PACKAGE).get_all("Provides-Extra") or ()):
+                message += f" Its engine comes with: pip install 'osport[{extra}]'"
+            return message
+        return (
+            f"{message}. The engines of osport's own backends come with an extra each, all with: "
+            f"pip install 'osport[all]'; another package's backend has an entry point in the group {BACKENDS_GROUP}"
+        )
 
 
 def _load(entry: EntryPoint) -> BackendSpec:
@@ -265,7 +274,7 @@ def _add_plugin(manager: pluggy.PluginManager, entry: EntryPoint) -> None:
         return
     known = {attribute for attribute in dir(hookspecs) if attribute.startswith("osport_")}
     for attribute in dir(plugin):
-        if attribute.startswith("osport_") and attribute not in known:
+        if attribute.startswith("osport_") and attribute not in known and callable(getattr(plugin, attribute)):
             near = difflib.get_close_matches(attribute, known, n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
             _report(PluginLoadError(f"plugin {name} implements an unknown hook {attribute}{hint}"))

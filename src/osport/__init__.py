@@ -1,0 +1,62 @@
+"""osport: take one task off a closed model and put it on an open-weight model, with data instead of faith.
+
+The names below are loaded when they are first used; ``import osport`` itself loads no engine and no plugin.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from osport.chat_template import ChatTemplate as ChatTemplate
+    from osport.constrained import ConstrainedOutput as ConstrainedOutput
+    from osport.core.capabilities import Capabilities as Capabilities
+    from osport.core.facts import ModelFacts as ModelFacts
+    from osport.core.types import Completion as Completion
+    from osport.core.types import Delta as Delta
+    from osport.core.types import Enforcement as Enforcement
+    from osport.core.types import Message as Message
+    from osport.core.types import Request as Request
+    from osport.core.types import Sampling as Sampling
+    from osport.core.types import ToolCall as ToolCall
+    from osport.core.types import Usage as Usage
+    from osport.evals import GoldenSet as GoldenSet
+    from osport.model import Model as Model
+    from osport.port import Port as Port
+    from osport.store import pull_model as pull_model
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Capabilities": "osport.core.capabilities",
+    "ChatTemplate": "osport.chat_template",
+    "Completion": "osport.core.types",
+    "ConstrainedOutput": "osport.constrained",
+    "Delta": "osport.core.types",
+    "Enforcement": "osport.core.types",
+    "GoldenSet": "osport.evals",
+    "Message": "osport.core.types",
+    "Model": "osport.model",
+    "ModelFacts": "osport.core.facts",
+    "Port": "osport.port",
+    "Request": "osport.core.types",
+    "Sampling": "osport.core.types",
+    "ToolCall": "osport.core.types",
+    "Usage": "osport.core.types",
+    "pull_model": "osport.store",
+}
+
+__all__ = [*_HOMES]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

@@ -1,0 +1,63 @@
+"""A constraint as the llama.cpp server takes it, and the label of an answer made under it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from osport.constrained.dialects import to_gbnf_choice, to_llguidance
+from osport.core.types import Constraint, Enforcement, Request
+from osport.errors import UnsupportedFeature, UsageError
+
+__all__ = ["checked_gbnf", "constraint_fields", "enforcement_of", "refuse_stop_strings"]
+
+LLGUIDANCE_MARK = "%llguidance"
+
+
+def constraint_fields(constraint: Constraint | None, *, embedded: bool) -> dict[str, Any]:
+    """The fields of the request body.
+
+    The embedded engine has llguidance inside and answers a text that it cannot compile with 200 and
+    free text, so the text is compiled here first. A server of unknown build never sees llguidance's
+    dialect: a build without it ends on the spot.
+    """
+    if constraint is None:
+        return {}
+    if constraint.kind == "grammar":
+        return {"grammar": checked_gbnf(constraint.value)}
+    if embedded:
+        return {"grammar": to_llguidance(constraint)}
+    if constraint.kind == "json_schema":
+        return {"json_schema": constraint.value}
+    if constraint.kind == "choice":
+        return {"grammar": to_gbnf_choice(constraint.value)}
+    raise UnsupportedFeature(
+        f"constrained output of kind {constraint.kind}", "llama_server", reason="a server by URL has no engine for it"
+    )
+
+
+def checked_gbnf(text: str) -> str:
+    """A grammar that llama.cpp will treat as one: an empty text constrains nothing and is not an error to it."""
+    if LLGUIDANCE_MARK in text:
+        raise UsageError("a grammar is GBNF text; it may not hold %llguidance")
+    if not text.strip():
+        raise UsageError("the GBNF grammar is empty, which would constrain nothing")
+    return text
+
+
+def refuse_stop_strings(request: Request) -> None:
+    """A stop string inside a constrained answer cuts it, and the engine calls that a regular end."""
+    if request.constraint is not None and request.sampling.stop:
+        raise UsageError(f"stop={request.sampling.stop!r} could cut the constrained answer; leave one of the two out")
+
+
+def enforcement_of(constraint: Constraint | None, *, engine: str) -> Enforcement:
+    """Who enforced the form. ``engine``: the embedded one, empty for a server of unknown build.
+
+    Whether the form holds is verified by who asked for it.
+    """
+    if constraint is None:
+        return Enforcement()
+    if not engine:
+        return Enforcement("server", "llama.cpp-gbnf")
+    how = "llama.cpp-gbnf" if constraint.kind == "grammar" else "llguidance"
+    return Enforcement("sampling", f"{how} in {engine}")

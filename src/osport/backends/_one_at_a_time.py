@@ -1,0 +1,76 @@
+"""Who may use an engine that survives one caller at a time, and when it may be taken away."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+from osport.errors import TimedOut, UsageError
+
+__all__ = ["OneAtATime"]
+
+CLOSED = "this model is closed; make a new Model"
+
+
+class OneAtATime:
+    """A queue in front of one engine.
+
+    A *turn* lasts for a whole answer, also while a stream waits for its consumer. A *step* lasts for
+    one call into the engine; ``close`` waits for the step and not for the turn, so a stream that
+    nobody reads on does not hold it up, and every later step finds the engine closed.
+    """
+
+    def __init__(self, backend: str) -> None:
+        self.closed = False
+        self._backend = backend
+        self._owner: int | None = None
+        self._free = threading.Condition()
+        self._step = threading.RLock()
+
+    @contextlib.contextmanager
+    def turn(self, timeout: float) -> Iterator[None]:
+        """Wait until the engine is free, then have it for the block.
+
+        Raises :class:`~osport.errors.UsageError` after ``close``, and when this same thread has it
+        already, for it would wait for itself; :class:`~osport.errors.TimedOut` after ``timeout`` seconds.
+        """
+        me = threading.get_ident()
+        deadline = time.monotonic() + timeout
+        with self._free:
+            if self._owner == me and not self.closed:
+                raise UsageError(
+                    f"{self._backend}: this thread is still reading a stream of this model; finish or close it first"
+                )
+            free = self._free.wait_for(lambda: self.closed or self._owner is None, deadline - time.monotonic())
+            if self.closed:
+                raise UsageError(f"{self._backend}: {CLOSED}")
+            if not free:
+                raise TimedOut(
+                    f"{self._backend}: other calls had the model for {timeout:g} s (timeout)", backend=self._backend
+                )
+            self._owner = me
+        try:
+            yield
+        finally:
+            with self._free:
+                self._owner = None
+                self._free.notify()
+
+    @contextlib.contextmanager
+    def step(self) -> Iterator[None]:
+        """One call into the engine. Raises :class:`~osport.errors.UsageError` after ``close``."""
+        with self._step:
+            if self.closed:
+                raise UsageError(f"{self._backend}: {CLOSED}")
+            yield
+
+    def close(self, release: Callable[[], None]) -> None:
+        """Refuse what comes from now on, let the step that runs finish, and release the engine once."""
+        with self._step, self._free:
+            if self.closed:
+                return
+            self.closed = True
+            self._free.notify_all()
+            release()

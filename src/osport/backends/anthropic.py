@@ -1,0 +1,239 @@
+"""Claude, through Anthropic's own SDK: the incumbent that a port is compared with."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import version
+from typing import Any, ClassVar
+
+from osport.backends._http_errors import error_from_answer
+from osport.backends._options import check_seconds, refuse_unknown
+from osport.core.types import FinishReason
+from osport.errors import (
+    AuthFailed,
+    BackendError,
+    BadResponse,
+    MissingDependency,
+    ServerFault,
+    TimedOut,
+    Unreachable,
+    UnsupportedFeature,
+    UsageError,
+)
+from osport.plugin import Backend, Capabilities, Completion, Delta, Message, ModelFacts, Request, Usage
+
+__all__ = ["AnthropicBackend"]
+
+NAME = "anthropic"
+KEY_VARIABLE = "ANTHROPIC_API_KEY"
+
+FINISH: dict[str | None, FinishReason] = {
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "max_tokens": "length",
+    "model_context_window_exceeded": "length",
+    "tool_use": "tool_calls",
+    "refusal": "refusal",
+}
+
+# An error event inside a stream comes after a 200; its type says what the status would have been.
+STATUS_OF_TYPE = {
+    "invalid_request_error": 400,
+    "authentication_error": 401,
+    "permission_error": 403,
+    "not_found_error": 404,
+    "rate_limit_error": 429,
+    "overloaded_error": 529,
+}
+
+
+class AnthropicBackend(Backend):
+    """The Anthropic Messages API.
+
+    ``model``: a Claude model id, with ``@https://host`` behind it (or the option ``base_url``) for
+    another server that speaks this API. ``api_key``: a callable that returns the key (default: the
+    environment variable ``ANTHROPIC_API_KEY``). ``timeout`` of one call (600 s).
+
+    The API takes no temperature, no seed and none of the other sampling parameters, so no answer can be
+    asked for twice; osport refuses them instead of leaving them out. Nothing is retried here.
+
+    Raises :class:`~osport.errors.AuthFailed` without a key, :class:`~osport.errors.MissingDependency`.
+    """
+
+    features: ClassVar[frozenset[str]] = frozenset({"chat", "prefill", "stream", "count_tokens", "max_tokens", "stop"})
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        base_url: str | None = None,
+        api_key: Callable[[], str] | None = None,
+        timeout: float = 600.0,
+        **unknown: object,
+    ) -> None:
+        name, at, inside = re.match(r"(.*?)(?:(@)(https?://.*))?$", model, re.DOTALL).groups()  # type: ignore[union-attr]
+        if at and base_url:
+            raise UsageError(f"{NAME}: the server stands in the reference and in base_url; give one")
+        if not name:
+            raise UsageError(f"{NAME}: name a model, e.g. anthropic:claude-haiku-4-5")
+        super().__init__(name)
+        refuse_unknown(NAME, unknown, ("base_url", "api_key", "timeout"))
+        self._timeout = check_seconds(NAME, "timeout", timeout)
+        try:
+            import anthropic
+        except ImportError as error:
+            raise MissingDependency("anthropic", "anthropic") from error
+        self._sdk = anthropic
+        self._client = anthropic.Anthropic(
+            api_key=_key(api_key), base_url=inside or base_url, max_retries=0, timeout=self._timeout
+        )
+        self._closed = False
+
+    def capabilities(self) -> Capabilities:
+        """Chat with prefill; of the sampling parameters only ``max_tokens`` and ``stop`` exist."""
+        return Capabilities(
+            chat=True, prefill=True, stream=True, count_tokens=True, sampling=frozenset({"max_tokens", "stop"})
+        )
+
+    def facts(self) -> ModelFacts:
+        """The name and where it is served; the API says nothing about the weights."""
+        return ModelFacts.of(
+            str(self._client.base_url),
+            name=self.model,
+            engine=f"Anthropic Messages API, SDK {version('anthropic')}",
+        )
+
+    def generate(self, request: Request) -> Completion:
+        """Answer one request."""
+        body = self._body(request)
+        started = time.perf_counter()
+        with self._translated(request):
+            message = self._client.messages.create(**body, timeout=request.timeout or self._timeout)
+        return self._completion(message, body, time.perf_counter() - started)
+
+    def stream(self, request: Request) -> Iterator[Delta]:
+        """Answer piece by piece; closing the iterator closes the connection."""
+        body = self._body(request)
+        started = time.perf_counter()
+        first: float | None = None
+        with (
+            self._translated(request),
+            self._client.messages.stream(**body, timeout=request.timeout or self._timeout) as events,
+        ):
+            for text in events.text_stream:
+                if text:
+                    first = first or time.perf_counter() - started
+                    yield Delta(text)
+            message = events.get_final_message()
+        yield Delta("", self._completion(message, body, time.perf_counter() - started, first))
+
+    def count_tokens(self, messages: Sequence[Message]) -> int:
+        """Prompt tokens as the API counts them: one call, free of charge."""
+        body = self._conversation(messages)
+        with self._translated(None):
+            return int(self._client.messages.count_tokens(**body, timeout=self._timeout).input_tokens)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._closed = True
+        self._client.close()
+
+    def _body(self, request: Request) -> dict[str, Any]:
+        if request.constraint is not None:
+            raise UnsupportedFeature(f"constrained output of kind {request.constraint.kind}", NAME)
+        sampling = request.sampling.filled()
+        stops = {"stop_sequences": list(sampling.stop)} if sampling.stop else {}
+        return {**self._conversation(request.messages), "max_tokens": sampling.max_tokens, **stops}
+
+    def _conversation(self, messages: Sequence[Message]) -> dict[str, Any]:
+        """Leading system messages go into a field of their own; the API has no others."""
+        if self._closed:
+            raise UsageError("this anthropic model is closed; make a new Model")
+        turns = list(messages)
+        system: list[str] = []
+        while turns and turns[0].role == "system":
+            system.append(turns.pop(0).content)
+        other = next((turn.role for turn in turns if turn.role not in ("user", "assistant")), None)
+        if other is not None or not turns:
+            raise UnsupportedFeature(f"a {other} message in this place" if other else "a request without a turn", NAME)
+        instructions = {"system": [{"type": "text", "text": text} for text in system]} if system else {}
+        return {
+            "model": self.model,
+            **instructions,
+            "messages": [{"role": turn.role, "content": turn.content} for turn in turns],
+        }
+
+    def _completion(self, message: Any, body: dict[str, Any], latency: float, ttft: float | None = None) -> Completion:
+        try:
+            usage = message.usage
+            read = usage.cache_read_input_tokens or 0
+            prompt = usage.input_tokens + (usage.cache_creation_input_tokens or 0) + read
+            reasoning = "".join(block.thinking for block in message.content if block.type == "thinking")
+            return Completion(
+                text="".join(block.text for block in message.content if block.type == "text"),
+                finish_reason=FINISH.get(message.stop_reason, "unknown"),
+                model=message.model,
+                backend=NAME,
+                usage=Usage(prompt_tokens=prompt, completion_tokens=usage.output_tokens, cached_tokens=read),
+                reasoning=reasoning or None,
+                effective={
+                    "model": self.model,
+                    "max_tokens": body["max_tokens"],
+                    "stop": body.get("stop_sequences", []),
+                },
+                latency=latency,
+                ttft=ttft,
+                request_id=getattr(message, "_request_id", None) or message.id,
+            )
+        except (AttributeError, TypeError) as error:
+            raise BadResponse(f"{NAME}: not a message: {str(message)[:200]}", backend=NAME, model=self.model) from error
+
+    @contextlib.contextmanager
+    def _translated(self, request: Request | None) -> Iterator[None]:
+        """The SDK's errors as errors of the tree."""
+        import httpx2
+
+        sdk = self._sdk
+        names: dict[str, Any] = {"backend": NAME, "model": self.model}
+        seconds = (request.timeout if request else None) or self._timeout
+        try:
+            yield
+        except (sdk.APITimeoutError, httpx2.TimeoutException) as error:
+            raise TimedOut(f"{NAME}: no answer within {seconds:g} s (timeout)", **names) from error
+        except sdk.APIConnectionError as error:
+            cause = error.__cause__ or error
+            raise Unreachable(f"{NAME}: cannot reach {self._client.base_url}: {cause}", **names) from error
+        except sdk.APIStatusError as error:
+            raise self._status_error(error) from error
+        except sdk.APIResponseValidationError as error:
+            raise BadResponse(f"{NAME}: {error}", **names) from error
+        except httpx2.HTTPError as error:
+            raise ServerFault(f"{NAME}: the connection broke during the answer: {error}", **names) from error
+        except sdk.AnthropicError as error:
+            raise BackendError(f"{NAME}: {error}", **names) from error
+
+    def _status_error(self, error: Any) -> BackendError:
+        status = error.status_code if error.status_code >= 400 else STATUS_OF_TYPE.get(error.type, 500)
+        headers = {**error.response.headers, "x-request-id": error.request_id}
+        return error_from_answer(status, _body_text(error), headers, backend=NAME, model=self.model)
+
+
+def _body_text(error: Any) -> str:
+    import json
+
+    return json.dumps(error.body) if isinstance(error.body, dict) else str(error.body or error.message)
+
+
+def _key(api_key: Callable[[], str] | None) -> str:
+    if api_key is not None and not callable(api_key):
+        raise UsageError(f"{NAME}: api_key must be a callable that returns the key, so that no key stands in code")
+    key = api_key() if api_key is not None else os.environ.get(KEY_VARIABLE)
+    if not key:
+        raise AuthFailed(
+            f"{NAME}: no API key; set {KEY_VARIABLE} or give api_key, a callable that returns it", backend=NAME
+        )
+    return key

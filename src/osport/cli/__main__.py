@@ -1,0 +1,5 @@
+"""``python -m osport.cli``."""
+
+from osport.cli import main
+
+main()

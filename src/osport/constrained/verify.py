@@ -1,0 +1,81 @@
+"""The last word on an answer: does the text have the form that was asked for?"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, NoReturn
+
+import jsonschema
+from jsonschema.protocols import Validator
+
+from osport.constrained.schema import json_path, shortened
+from osport.errors import ConstraintViolated, UsageError
+
+__all__ = ["in_choice", "in_grammar", "in_pattern", "in_schema"]
+
+
+def in_schema(text: str, validator: Validator) -> Any:
+    """The value of a JSON text that the schema allows."""
+    value = parsed(text)
+    try:
+        error = jsonschema.exceptions.best_match(validator.iter_errors(value))
+    except RecursionError:
+        raise ConstraintViolated("the value is nested too deeply to be verified", keyword="json") from None
+    if error is not None:
+        path = json_path(tuple(error.absolute_path))
+        keyword = str(error.validator or "false")
+        raise ConstraintViolated(f"{path}: {shortened(error.message)} ({keyword})", path=path, keyword=keyword)
+    return value
+
+
+def in_choice(text: str, labels: tuple[str, ...]) -> str:
+    """The text, when it is one of the labels to the letter."""
+    if text not in labels:
+        raise ConstraintViolated(f"{shortened(text)!r} is none of the labels {', '.join(labels)}", keyword="choice")
+    return text
+
+
+def in_pattern(text: str, pattern: re.Pattern[str]) -> str:
+    """The text, when the whole of it matches."""
+    if pattern.fullmatch(text) is None:
+        raise ConstraintViolated(f"{shortened(text)!r} does not match {pattern.pattern!r}", keyword="regex")
+    return text
+
+
+def in_grammar(text: str, lark: str) -> str:
+    """The text, when llguidance's parser takes all of it and could end there."""
+    import llguidance
+
+    tokenizer = llguidance.LLTokenizer("byte")
+    matcher = llguidance.LLMatcher(tokenizer, lark, log_level=0)
+    tokens = tokenizer.tokenize_bytes(text.encode())
+    taken = matcher.try_consume_tokens(tokens)
+    if taken < len(tokens) or not matcher.is_accepting():
+        raise ConstraintViolated(f"the grammar does not take the text beyond byte {taken}", keyword="grammar")
+    return text
+
+
+def parsed(text: str) -> Any:
+    """The value of a JSON text; NaN, infinities and a name given twice are no JSON here."""
+    try:
+        return json.loads(text, parse_constant=no_number, object_pairs_hook=each_once)
+    except UsageError as error:
+        raise ConstraintViolated(f"not JSON: {error}", keyword="json") from error
+    except (ValueError, RecursionError) as error:
+        raise ConstraintViolated(f"not JSON: {error}: {shortened(text)!r}", keyword="json") from error
+
+
+def no_number(name: str) -> NoReturn:
+    """JSON has no such number."""
+    raise UsageError(f"{name} is no JSON number")
+
+
+def each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose names differ."""
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise UsageError(f"the name {twice!r} stands twice in one object")
+    return value

@@ -1,0 +1,92 @@
+"""A schema is refused by name before anything is sampled."""
+
+import json
+
+import pytest
+
+from osport import ConstrainedOutput
+from osport.constrained.schema import json_path, walk
+from osport.errors import UnsupportedFeature, UsageError
+
+DRAFT7 = "http://json-schema.org/draft-07/schema#"
+
+
+@pytest.mark.parametrize(
+    ("schema", "words"),
+    [
+        (3, ["object or a boolean", "int"]),
+        (False, ["no value can conform"]),
+        ({"type": "strin"}, ["$.type", "strin"]),
+        ({"properties": {"a": {"minLength": -1}}}, ["$.properties.a.minLength"]),
+        ({"type": "string", "maxLenght": 4}, ["'maxLenght'", "at $:", "'maxLength'"]),
+        ({"properties": {"a b": {"nonsense": 1}}}, ["'nonsense'", '$.properties["a b"]', "x-"]),
+        ({"dependencies": {"a": ["b"]}}, ["'dependencies'", "would constrain nothing"]),
+        ({"$schema": "http://example.org/mine"}, ["$.$schema", "http://example.org/mine"]),
+        ({"$schema": 5}, ["$.$schema", "5"]),
+        ({"items": {"$ref": "#/$defs/nope"}}, ["$.items.$ref", "leads nowhere"]),
+        ({"items": {"$ref": "https://example.org/other.json"}}, ["$.items.$ref", "leaves the document"]),
+        ({"pattern": "(a"}, ["$.pattern", "(a"]),
+        ({"patternProperties": {"[": {}}}, ["$.patternProperties", "["]),
+        ({"const": float("nan")}, ["not JSON"]),
+        ({"default": {1, 2}}, ["not JSON", "set"]),
+        ({"description": "x" * 2_000_000}, ["2,000,0", "bytes"]),
+    ],
+)
+def test_a_bad_schema_is_a_usage_error_with_its_place(schema, words):
+    with pytest.raises(UsageError) as caught:
+        ConstrainedOutput.json_schema(schema)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_a_schema_nested_too_deeply_is_refused_before_it_can_exhaust_the_stack():
+    schema = {}
+    for _ in range(5000):
+        schema = {"items": schema}
+    with pytest.raises(UsageError, match="levels deep"):
+        ConstrainedOutput.json_schema(schema)
+
+
+def test_a_format_that_cannot_be_verified_is_refused_by_name():
+    with pytest.raises(UnsupportedFeature) as caught:
+        ConstrainedOutput.json_schema({"properties": {"v": {"format": "semver"}}})
+    assert "'semver'" in str(caught.value)
+    assert "$.properties.v.format" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        True,
+        {"x-note": "free", "type": "string", "description": "", "default": 1},
+        {"$schema": DRAFT7, "dependencies": {"a": ["b"]}, "items": [{}], "additionalItems": False},
+        {"if": {"type": "string"}, "then": {"minLength": 1}, "else": {}},
+        {"contains": {}, "minContains": 1, "maxContains": 2},
+        {"$ref": "#/$defs/tree", "$defs": {"tree": {"items": {"$ref": "#/$defs/tree"}}}},
+        {"$ref": "#name", "$defs": {"x": {"$anchor": "name", "type": "string"}}},
+        {"$id": "https://example.org/a", "$ref": "b", "$defs": {"b": {"$id": "b", "type": "string"}}},
+        {"enum": [{"maxLenght": "data, not a keyword"}], "properties": {"maxLenght": {}}},
+    ],
+)
+def test_a_good_schema_passes(schema):
+    assert ConstrainedOutput.json_schema(schema).constraint.value == schema
+
+
+def test_the_schema_is_copied_so_that_a_later_change_has_no_effect():
+    schema = {"enum": ["a"]}
+    output = ConstrainedOutput.json_schema(schema)
+    schema["enum"].append("b")
+    assert output.constraint.value == {"enum": ["a"]}
+
+
+def test_walk_visits_every_subschema_in_document_order_and_no_data():
+    schema = {"properties": {"b": {"items": {}}, "a": {}}, "anyOf": [True, {"not": {}}], "const": {"items": {}}}
+    assert [json_path(path) for path, _ in walk(json.loads(json.dumps(schema)))] == [
+        "$",
+        "$.properties.b",
+        "$.properties.b.items",
+        "$.properties.a",
+        "$.anyOf[0]",
+        "$.anyOf[1]",
+        "$.anyOf[1].not",
+    ]

@@ -1,0 +1,309 @@
+"""Faults of HTTP servers that a real engine does not produce on demand: played by a fake server."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from osport.backends.anthropic import AnthropicBackend
+from osport.backends.llama_server import LlamaServerBackend
+from osport.errors import (
+    AuthFailed,
+    BackendError,
+    BadRequest,
+    BadResponse,
+    ContextOverflow,
+    ModelNotFound,
+    RateLimited,
+    ServerFault,
+    TimedOut,
+    Unreachable,
+)
+from osport.plugin import Constraint, Message, Request
+
+ASK = Request((Message.user("hi"),))
+SECRET = "sk-very-secret"
+
+
+class FakeServer(ThreadingHTTPServer):
+    """A fake: answers whatever the test says, and keeps the requests."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), FakeHandler)
+        self.answer: Callable[[FakeHandler], None] = lambda handler: handler.reply(200, "{}")
+        self.seen: list[tuple[str, dict[str, str], object]] = []
+        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+
+
+class FakeHandler(BaseHTTPRequestHandler):
+    server: FakeServer
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("content-length", 0)))
+        self.server.seen.append((self.path, dict(self.headers), json.loads(body or b"null")))
+        self.server.answer(self)
+
+    do_GET = do_POST  # noqa: N815 - http.server's own naming
+
+    def reply(self, status: int, text: str, *, kind: str = "application/json", **headers: str) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.end_headers()
+        self.wfile.write(text.encode())
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeServer]:
+    with FakeServer() as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def llama(fake: FakeServer) -> Iterator[LlamaServerBackend]:
+    with LlamaServerBackend(fake.url, api_key=lambda: SECRET) as backend:
+        yield backend
+
+
+def both(backend: LlamaServerBackend, expected: type[BackendError], request: Request = ASK) -> BackendError:
+    """The error of generate, after stream was seen to raise the same kind."""
+    with pytest.raises(expected):
+        list(backend.stream(request))
+    with pytest.raises(expected) as caught:
+        backend.generate(request)
+    assert type(caught.value) is expected
+    assert SECRET not in f"{caught.value!r} {caught.value}"
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        (400, BadRequest),
+        (401, AuthFailed),
+        (403, AuthFailed),
+        (404, ModelNotFound),
+        (422, BadRequest),
+        (429, RateLimited),
+        (500, ServerFault),
+        (503, ServerFault),
+        (302, BadResponse),
+    ],
+)
+def test_a_status_has_its_error(fake, llama, status, expected):
+    body = json.dumps({"error": {"code": status, "message": "so it is", "type": "some_error"}})
+    fake.answer = lambda handler: handler.reply(status, body, x_request_id="r-1")
+    error = both(llama, expected)
+    assert (error.status, error.request_id) == (status, "r-1")
+    assert "so it is" in str(error)
+
+
+def test_an_error_body_of_any_shape_is_shown(fake, llama):
+    for body in ("plain words", '{"error": "plain words"}', '{"error": {"text": "plain words"}}'):
+        fake.answer = lambda handler, body=body: handler.reply(500, body)
+        assert "plain words" in str(both(llama, ServerFault))
+    fake.answer = lambda handler: handler.reply(500, "x" * 5000)
+    assert len(str(both(llama, ServerFault))) < 600
+
+
+@pytest.mark.parametrize(("header", "seconds"), [("2.5", 2.5), ("Wed, 21 Oct 2026 07:28:00 GMT", None)])
+def test_the_time_to_wait_is_handed_on(fake, llama, header, seconds):
+    fake.answer = lambda handler: handler.reply(429, "{}", Retry_After=header)
+    assert both(llama, RateLimited).retry_after == seconds
+
+
+def test_a_redirect_is_not_followed(fake, llama):
+    with FakeServer() as elsewhere:
+        thread = threading.Thread(target=elsewhere.serve_forever, args=(0.02,))
+        thread.start()
+        fake.answer = lambda handler: handler.reply(307, "", Location=f"{elsewhere.url}/v1/chat/completions")
+        both(llama, BadResponse)
+        elsewhere.shutdown()
+        thread.join()
+        assert elsewhere.seen == []
+
+
+@pytest.mark.parametrize(
+    "body", ["<html>", "[]", "{}", '{"choices": [{}]}', '{"choices": [{"message": {"content": 7}}]}']
+)
+def test_what_is_no_answer_is_not_taken_for_one(fake, llama, body):
+    fake.answer = lambda handler: handler.reply(200, body)
+    with pytest.raises(BadResponse):
+        llama.generate(ASK)
+    fake.answer = lambda handler: handler.reply(200, f"data: {body}\n\n", kind="text/event-stream")
+    with pytest.raises(BadResponse):
+        list(llama.stream(ASK))
+
+
+def test_a_stream_of_another_kind_is_no_answer(fake, llama):
+    fake.answer = lambda handler: handler.reply(200, "data: {}", kind="text/html")
+    with pytest.raises(BadResponse, match="text/event-stream"):
+        list(llama.stream(ASK))
+
+
+def test_a_stream_that_just_ends_is_no_answer(fake, llama):
+    piece = json.dumps({"choices": [{"delta": {"content": "half"}}]})
+    fake.answer = lambda handler: handler.reply(200, f"data: {piece}\n\n", kind="text/event-stream")
+    pieces = llama.stream(ASK)
+    assert next(pieces).text == "half"
+    with pytest.raises(BadResponse, match="finish reason"):
+        next(pieces)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        ({"code": 500, "message": "gone"}, ServerFault),
+        ({"code": 400, "message": "too long", "type": "exceed_context_size_error"}, ContextOverflow),
+        ("gone", ServerFault),
+    ],
+)
+def test_an_error_inside_a_stream_is_an_error(fake, llama, error, expected):
+    text = f"data: {json.dumps({'error': error})}\n\n"
+    fake.answer = lambda handler: handler.reply(200, text, kind="text/event-stream")
+    with pytest.raises(expected):
+        list(llama.stream(ASK))
+
+
+def test_a_connection_that_breaks_is_a_fault_of_the_server(fake, llama):
+    fake.answer = lambda handler: handler.reply(200, ": half", kind="text/event-stream", Content_Length="500")
+    both(llama, ServerFault)
+    fake.answer = lambda handler: handler.connection.close()
+    both(llama, ServerFault)
+
+
+def test_a_server_that_is_silent_times_out(fake, llama):
+    fake.answer = lambda handler: time.sleep(1)
+    both(llama, TimedOut, Request(ASK.messages, timeout=0.2))
+
+
+def test_a_server_that_drips_times_out_all_the_same(fake, llama):
+    def drip(handler: FakeHandler) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Type", "text/event-stream")
+        handler.end_headers()
+        for _ in range(30):
+            try:
+                handler.wfile.write(b": still here\n\n")
+            except OSError:
+                return
+            time.sleep(0.1)
+
+    fake.answer = drip
+    started = time.monotonic()
+    with pytest.raises(TimedOut):
+        list(llama.stream(Request(ASK.messages, timeout=0.4)))
+    assert time.monotonic() - started < 2
+
+
+def test_nobody_listens():
+    with LlamaServerBackend("http://127.0.0.1:9") as backend:
+        both(backend, Unreachable)
+        with pytest.raises(Unreachable):
+            backend.facts()
+        with pytest.raises(Unreachable):
+            backend.count_tokens(ASK.messages)
+
+
+def test_a_server_of_another_kind_is_recognised(fake, llama):
+    fake.answer = lambda handler: handler.reply(200, '["a", "list"]')
+    with pytest.raises(BadResponse, match=r"not that of a llama\.cpp server"):
+        llama.facts()
+    with pytest.raises(BadResponse, match="'prompt'"):
+        llama.count_tokens(ASK.messages)
+
+
+def test_a_server_by_url_never_sees_the_other_dialect(fake, llama):
+    schema = {"type": "object", "properties": {"z": {"type": "string"}, "a": {"type": "string"}}}
+    with pytest.raises(BadResponse):
+        llama.generate(Request(ASK.messages, constraint=Constraint("json_schema", schema)))
+    path, headers, body = fake.seen[-1]
+    assert (path, headers["Authorization"]) == ("/v1/chat/completions", f"Bearer {SECRET}")
+    assert "grammar" not in body
+    assert list(body["json_schema"]["properties"]) == ["z", "a"]
+
+
+def test_the_base_of_the_routes_may_be_given_with_v1(fake):
+    with LlamaServerBackend(f"{fake.url}/v1/") as backend, pytest.raises(BadResponse):
+        backend.generate(ASK)
+    assert fake.seen[-1][0] == "/v1/chat/completions"
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("overloaded_error", ServerFault),
+        ("rate_limit_error", RateLimited),
+        ("invalid_request_error", BadRequest),
+        ("api_error", ServerFault),
+    ],
+)
+def test_an_error_event_of_the_messages_api_is_an_error(fake, kind, expected):
+    event = json.dumps({"type": "error", "error": {"type": kind, "message": "so it is"}})
+    text = f"event: error\ndata: {event}\n\n"
+    fake.answer = lambda handler: handler.reply(200, text, kind="text/event-stream")
+    with (
+        AnthropicBackend(f"m@{fake.url}", api_key=lambda: SECRET) as claude,
+        pytest.raises(expected, match="so it is"),
+    ):
+        list(claude.stream(ASK))
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"), [(400, BadRequest), (429, RateLimited), (529, ServerFault), (404, ModelNotFound)]
+)
+def test_a_status_of_the_messages_api_has_its_error_and_is_not_retried(fake, status, expected):
+    body = json.dumps({"type": "error", "error": {"type": "x", "message": "so it is"}})
+    fake.answer = lambda handler: handler.reply(status, body, Retry_After="3")
+    with (
+        AnthropicBackend(f"m@{fake.url}", api_key=lambda: SECRET) as claude,
+        pytest.raises(expected, match="so it is") as caught,
+    ):
+        claude.generate(ASK)
+    assert caught.value.status == status
+    assert caught.value.retry_after == (3.0 if caught.value.retryable else None)
+    assert len(fake.seen) == 1
+
+
+def test_claude_says_too_long_in_words_only(fake):
+    message = "prompt is too long: 210000 tokens > 200000 maximum"
+    body = json.dumps({"type": "error", "error": {"type": "invalid_request_error", "message": message}})
+    fake.answer = lambda handler: handler.reply(400, body)
+    with AnthropicBackend(f"m@{fake.url}", api_key=lambda: SECRET) as claude, pytest.raises(ContextOverflow):
+        claude.generate(ASK)
+
+
+def test_cache_tokens_of_the_messages_api_are_part_of_the_prompt(fake):
+    body = {
+        "id": "msg_1",
+        "type": "message",
+        "role": "assistant",
+        "model": "m",
+        "content": [{"type": "thinking", "thinking": "hm", "signature": ""}, {"type": "text", "text": "pos"}],
+        "stop_reason": "refusal",
+        "stop_sequence": None,
+        "usage": {
+            "input_tokens": 5,
+            "output_tokens": 2,
+            "cache_creation_input_tokens": 100,
+            "cache_read_input_tokens": 20,
+        },
+    }
+    fake.answer = lambda handler: handler.reply(200, json.dumps(body))
+    with AnthropicBackend(f"m@{fake.url}", api_key=lambda: SECRET) as claude:
+        completion = claude.generate(ASK)
+    assert (completion.usage.prompt_tokens, completion.usage.cached_tokens) == (125, 20)
+    assert (completion.text, completion.reasoning, completion.finish_reason) == ("pos", "hm", "refusal")

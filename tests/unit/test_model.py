@@ -1,0 +1,284 @@
+import asyncio
+import logging
+import threading
+
+import pytest
+
+from osport import Completion, ConstrainedOutput, Delta, Message, Model, Request, Sampling
+from osport.core.stage import Stage
+from osport.errors import (
+    BadRequest,
+    BudgetExceeded,
+    ConstraintViolated,
+    ContractViolation,
+    ServerFault,
+    Truncated,
+    UnsupportedFeature,
+    UsageError,
+)
+from osport.plugin import Backend, Capabilities, hookimpl
+from osport.plugin.registry import registry
+
+
+class Scripted(Backend):
+    """A fake that does what the test says, for faults that no real engine produces on demand."""
+
+    def __init__(self, act, **capabilities):
+        super().__init__("scripted")
+        self.act = act
+        self.able = Capabilities(**capabilities)
+        self.closed = 0
+
+    def capabilities(self):
+        return self.able
+
+    def generate(self, request):
+        return self.act(request)
+
+    def stream(self, request):
+        yield from self.act(request)
+
+    def close(self):
+        self.closed += 1
+
+
+def test_the_call_lays_its_sampling_over_the_request():
+    request = Request([Message.user("hi")], sampling=Sampling(top_k=3, seed=1))
+    answer = Model("echo:").generate(request, seed=2)
+    assert (answer.effective["top_k"], answer.effective["seed"]) == (3, 2)
+
+
+@pytest.mark.parametrize("prompt", ["hi", Message.user("hi"), [Message.user("hi")], Request([Message.user("hi")])])
+def test_a_prompt_may_be_text_a_message_a_conversation_or_a_request(prompt):
+    assert Model("echo:").generate(prompt).text == "hi"
+
+
+def test_a_conversation_of_something_else_is_refused():
+    with pytest.raises(UsageError, match="osport.Message"):
+        Model("echo:").generate([{"role": "user", "content": "hi"}])
+
+
+def test_an_unknown_parameter_lists_the_known_ones():
+    with pytest.raises(UsageError, match="temprature.*temperature"):
+        Model("echo:").generate("hi", temprature=1)
+
+
+def test_an_instance_takes_no_options():
+    with pytest.raises(UsageError, match="slots"):
+        Model(Scripted(None), slots=2)
+
+
+def test_gates_run_before_the_first_call_and_close_the_backend():
+    class Gate(Stage):
+        def gate(self, facts):
+            raise BudgetExceeded("too large", needed=2, available=1)
+
+    backend = Scripted(None)
+    with pytest.raises(BudgetExceeded):
+        Model(backend, stages=[Gate()])
+    assert backend.closed == 1
+
+
+def test_stages_prepare_downwards_and_finish_upwards():
+    trail = []
+
+    class Step(Stage):
+        def __init__(self, name):
+            self.name = name
+
+        def prepare(self, request, capabilities):
+            trail.append(f"prepare {self.name}")
+            return request
+
+        def finish(self, completion):
+            trail.append(f"finish {self.name}")
+            return completion
+
+    Model("echo:", stages=[Step("a"), Step("b")], template=Step("t")).generate("hi", output=Step("o"))
+    assert trail == [f"prepare {name}" for name in "abot"] + [f"finish {name}" for name in "toba"]
+
+
+def test_names_of_backend_and_model_are_filled_into_errors():
+    def fail(request):
+        raise ServerFault("gone")
+
+    with pytest.raises(ServerFault) as caught:
+        Model(Scripted(fail)).generate("hi")
+    assert (caught.value.backend, caught.value.model) == ("Scripted", "scripted")
+    assert caught.value.retryable
+
+
+def test_a_feature_that_is_missing_names_the_backends_that_have_it():
+    with pytest.raises(UnsupportedFeature) as caught:
+        list(Model(Scripted(None)).stream("hi"))
+    assert "echo" in caught.value.alternatives
+    assert "echo" in str(caught.value)
+
+
+@pytest.mark.parametrize("wrong", [lambda request: 42, lambda request: 1 / 0])
+def test_a_backend_that_breaks_the_contract_is_named(wrong):
+    with pytest.raises(ContractViolation, match="Scripted"):
+        Model(Scripted(wrong)).generate("hi")
+
+
+@pytest.mark.parametrize("pieces", [[Delta("a")], ["a"], []])
+def test_a_stream_without_a_completion_breaks_the_contract(pieces):
+    with pytest.raises(ContractViolation):
+        list(Model(Scripted(lambda request: pieces, stream=True)).stream("hi"))
+
+
+def test_the_clock_measures_what_the_backend_does_not():
+    assert Model(Scripted(lambda request: Completion("x", "stop"))).generate("hi").latency > 0
+    recorded = Model(Scripted(lambda request: Completion("x", "stop", latency=4.5))).generate("hi")
+    assert recorded.latency == 4.5
+
+
+def test_a_stream_measures_the_time_to_the_first_token():
+    def slowly(request):
+        yield Delta("")
+        threading.Event().wait(0.05)
+        yield Delta("a")
+        yield Delta("", Completion("a", "stop"))
+
+    last = list(Model(Scripted(slowly, stream=True)).stream("hi"))[-1].completion
+    assert 0.05 <= last.ttft <= last.latency
+
+
+def test_leaving_a_stream_closes_the_backends_iterator():
+    closed = []
+
+    def endless(request):
+        try:
+            while True:
+                yield Delta("a")
+        finally:
+            closed.append(True)
+
+    model = Model(Scripted(endless, stream=True))
+    pieces = model.stream("hi")
+    next(pieces)
+    pieces.close()
+    assert closed == [True]
+
+    async def leave():
+        pieces = model.astream("hi")
+        async for _ in pieces:
+            break
+        await pieces.aclose()
+
+    asyncio.run(leave())
+    for _ in range(100):
+        if len(closed) == 2:
+            break
+        threading.Event().wait(0.02)
+    assert closed == [True, True]
+
+
+def test_async_stream_raises_what_the_backend_raises():
+    def fails(request):
+        yield Delta("a")
+        raise ServerFault("died")
+
+    async def consume():
+        return [delta.text async for delta in Model(Scripted(fails, stream=True)).astream("hi")]
+
+    with pytest.raises(ServerFault, match="died"):
+        asyncio.run(consume())
+
+
+def test_a_batch_has_one_answer_or_one_error_an_item_in_order():
+    model = Model("echo:", script=lambda request: ServerFault("no") if request.messages[0].content == "3" else "ok")
+    answers = model.batch([str(n) for n in range(6)], concurrency=3)
+    assert [type(answer).__name__ for answer in answers] == ["Completion"] * 3 + ["ServerFault"] + ["Completion"] * 2
+
+
+def test_a_batch_really_runs_at_once():
+    together = threading.Barrier(3, timeout=5)
+
+    def meet(request):
+        together.wait()
+        return Completion("met", "stop")
+
+    answers = Model(Scripted(meet)).batch(["a", "b", "c"], concurrency=3)
+    assert [answer.text for answer in answers] == ["met"] * 3
+
+
+def test_a_batch_needs_a_worker():
+    with pytest.raises(UsageError, match="concurrency"):
+        Model("echo:").batch(["a"], concurrency=0)
+
+
+def test_a_call_after_close_is_a_usage_error():
+    with Model("echo:") as model:
+        pass
+    with pytest.raises(UsageError, match=r"after close\(\)"):
+        model.generate("hi")
+    assert repr(model) == "Model('echo:', closed)"
+
+
+def test_output_is_parsed_and_verified():
+    form = ConstrainedOutput.choice(["pos", "neg"])
+    answer = Model("echo:").generate("hi", output=form)
+    assert (answer.parsed, answer.enforcement.verified) == ("pos", True)
+
+
+def test_a_broken_form_is_an_error_with_the_completion_in_it():
+    with pytest.raises(ConstraintViolated) as caught:
+        Model("echo:", script=["maybe"]).generate("hi", output=ConstrainedOutput.choice(["pos", "neg"]))
+    assert caught.value.completion.text == "maybe"
+    assert caught.value.enforcement.by == "none"
+
+
+def test_a_stream_checks_its_form_at_the_end():
+    pieces = Model("echo:", script=["maybe"]).stream("hi", output=ConstrainedOutput.choice(["pos", "neg"]))
+    assert next(pieces).text == "maybe"
+    with pytest.raises(ConstraintViolated):
+        list(pieces)
+
+
+def test_half_a_document_is_truncated_and_never_returned():
+    schema = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}
+    with pytest.raises(Truncated) as caught:
+        Model("echo:", script=['{"a": "long"}']).generate("hi", output=ConstrainedOutput.json_schema(schema), max_tokens=3)
+    assert caught.value.completion.finish_reason == "length"
+
+
+@pytest.fixture
+def observer(monkeypatch):
+    class Observer:
+        def __init__(self):
+            self.records = []
+            self.fail = False
+
+        @hookimpl
+        def osport_call_finished(self, record):
+            self.records.append(record)
+            if self.fail:
+                raise RuntimeError("an observer that fails")
+
+    seen = Observer()
+    manager = registry()._hooks()
+    manager.register(seen, name="observer")
+    yield seen
+    manager.unregister(seen)
+
+
+def test_observers_hear_of_every_call(observer):
+    model = Model("echo:", script=["a", BadRequest("no"), "b"])
+    model.generate("one")
+    with pytest.raises(BadRequest):
+        model.generate("two")
+    list(model.stream("three"))
+    assert [(r.completion and r.completion.text, type(r.error).__name__) for r in observer.records] == [
+        ("a", "NoneType"),
+        (None, "BadRequest"),
+        ("b", "NoneType"),
+    ]
+    assert all(record.seconds > 0 for record in observer.records)
+
+
+def test_what_an_observer_raises_is_logged_and_goes_no_further(observer, caplog):
+    observer.fail = True
+    with caplog.at_level(logging.ERROR, "osport.plugin"):
+        assert Model("echo:").generate("hi").text == "hi"
+    assert "an observer that fails" in caplog.text
