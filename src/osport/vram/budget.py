@@ -24,8 +24,8 @@ from osport.vram.ledger import HOST, LedgerRow, llama_cpp_ledger, overhead_rows,
 from osport.vram.paged import PoolCapacity, pool_layout
 from osport.vram.quality import Quality, quality_of
 from osport.vram.quant_mix import named_quantization
-from osport.vram.rough import rough_ledger
 from osport.vram.render import budget_html, ledger_text
+from osport.vram.rough import rough_ledger
 from osport.vram.settings import Settings, SettingsKeywords
 from osport.vram.solve import best_quantization, largest_context, most_sequences
 from osport.vram.speed import DecodeCeiling, bytes_per_token, decode_ceiling
