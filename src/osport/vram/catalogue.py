@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from functools import cache
 from typing import Any
 
 from osport.data import load
@@ -31,13 +32,11 @@ def named_architecture(name: str) -> Architecture:
     rows = load("architectures.toml")["model"]
     names = {_plain(alias): key for key, row in rows.items() for alias in (key, *row.get("aliases", ()))}
     if _plain(name) in names:
-        key = names[_plain(name)]
-        return _architecture(key, rows[key])
+        return _architecture(names[_plain(name)])
     shorter = name.rsplit("/", 1)[-1]
     while True:
         if _plain(shorter) in names:
-            key = names[_plain(shorter)]
-            return _architecture(key, rows[key])
+            return _architecture(names[_plain(shorter)])
         cut = _SUFFIX.sub("", shorter)
         if cut == shorter:
             break
@@ -47,7 +46,9 @@ def named_architecture(name: str) -> Architecture:
     raise UsageError(f"no model {name!r} in the catalogue; {hint}; else use from_gguf or from_hf")
 
 
-def _architecture(name: str, row: dict[str, Any]) -> Architecture:
+@cache
+def _architecture(name: str) -> Architecture:
+    row: dict[str, Any] = load("architectures.toml")["model"][name]
     values = {key: value for key, value in row.items() if key not in {"aliases", "source", "layer_runs"}}
     runs = row.get("layer_runs")
     if runs:

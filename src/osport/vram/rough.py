@@ -21,8 +21,9 @@ def rough_ledger(
 ) -> tuple[LedgerRow, ...]:
     """Weights, and for cache and compute the least, the middle and the most that models of this size need."""
     if settings.runtime.is_vllm:
-        shared = {"context": context * settings.sequences, "sequences": settings.sequences, "runtime": "llama.cpp"}
-        return rough_ledger(parameters, weights, shared["context"], Settings.of(shared), device)
+        whole = context * settings.sequences
+        shared = Settings.of({"context": whole, "sequences": settings.sequences, "runtime": "llama.cpp"})
+        return rough_ledger(parameters, weights, whole, shared, device)
     peers = _peers(parameters)
     caches = sorted(_cache(peer, context, settings) for peer in peers)
     batch = min(settings.ubatch, context)
