@@ -24,8 +24,14 @@ from osport.vram.catalogue import named_architecture
 from osport.vram.estimate import GIB, MIB
 from osport.vram.quant_mix import named_quantization
 
-RUNTIMES = (("ik_llama", "ik_llama.cpp"), ("llama.cpp", "llama.cpp"), ("koboldcpp", "llama.cpp"), ("ollama", "ollama"),
-            ("vllm", "vllm"))  # fmt: skip
+RUNTIMES = (
+    ("ik_llama", "ik_llama.cpp"),
+    ("llama.cpp", "llama.cpp"),
+    ("koboldcpp", "llama.cpp"),
+    ("lm studio", "llama.cpp"),
+    ("ollama", "ollama"),
+    ("vllm", "vllm"),
+)
 
 
 @define
@@ -72,7 +78,9 @@ def settings_of(row: dict[str, Any]) -> dict[str, Any]:
         types = ["f16" if kind == "fp16" else kind for kind in types]
         keywords["kv_type"] = (types[0], types[-1])
     if name == "vllm":
-        version = re.search(r"\bv?(0\.\d+(?:\.\d+)?)", flags)
+        version = re.search(r"(?:\bv|vllm )(0\.\d+(?:\.\d+)?)", flags + " " + runtime.lower())
+        draft = re.search(r"(?:MTP|spec\w*)[ =](\d)", flags)
+        keywords["rollback_states"] = int(draft.group(1)) if draft else 0
         keywords["runtime"] = f"vllm@{version.group(1)}" if version else "vllm"
         use = re.search(r"util \.?(0?\.\d+)", flags)
         keywords["utilization"] = float(use.group(1)) if use else None

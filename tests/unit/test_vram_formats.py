@@ -279,3 +279,53 @@ def test_an_endless_header_is_given_up(serve):
     with pytest.raises(FormatError):
         fetch_gguf(url)
     assert time.monotonic() - began < 20
+
+
+def gguf_with(metadata):
+    """A header with these keys, integers as u32, lists as i32 arrays, and one tensor."""
+
+    def text(value):
+        return struct.pack("<Q", len(value.encode())) + value.encode()
+
+    keys = [text("general.architecture") + struct.pack("<I", 8) + text(metadata["arch"])]
+    for name, value in metadata["keys"].items():
+        key = text(f"{metadata['arch']}.{name}")
+        if isinstance(value, list):
+            keys.append(key + struct.pack(f"<IIQ{len(value)}i", 9, 5, len(value), *value))
+        else:
+            keys.append(key + struct.pack("<IQ", 10, value))
+    table = text("token_embd.weight") + struct.pack("<IQQIQ", 2, 64, 512, 1, 0)
+    head = b"GGUF" + struct.pack("<IQQ", 3, 1, len(keys)) + b"".join(keys) + table
+    return head + bytes(-len(head) % 32) + bytes(64 * 512 * 2)
+
+
+GGUF_KEYS = [
+    "block_count", "context_length", "embedding_length", "feed_forward_length", "attention.head_count",
+    "attention.head_count_kv", "attention.key_length", "attention.value_length", "attention.sliding_window",
+    "attention.sliding_window_pattern", "attention.kv_lora_rank", "attention.key_length_mla", "ssm.conv_kernel",
+    "ssm.inner_size", "ssm.state_size", "ssm.group_count", "full_attention_interval", "expert_count",
+    "expert_used_count", "nextn_predict_layers", "attention.shared_kv_layers", "rope.dimension_count",
+]  # fmt: skip
+
+
+@settings(max_examples=400, deadline=2000)
+@given(
+    st.sampled_from(
+        ["llama", "gemma3", "gemma4", "deepseek2", "glm-dsa", "qwen35", "jamba", "nemotron_h", "mamba", "lfm2", "x"]
+    ),
+    st.dictionaries(
+        st.sampled_from(GGUF_KEYS),
+        st.integers(0, 2**63) | st.integers(0, 300) | st.lists(st.integers(-3, 300), max_size=5),
+        max_size=8,
+    ),
+)
+def test_damaged_gguf_metadata_raises_errors_of_the_tree_and_nothing_else(tmp_path_factory, arch, changes):
+    path = tmp_path_factory.mktemp("gguf") / "m.gguf"
+    base = {"block_count": 4, "context_length": 2048, "embedding_length": 64, "attention.head_count": 4}
+    path.write_bytes(gguf_with({"arch": arch, "keys": {**base, **changes}}))
+    try:
+        budget = VramBudget.from_gguf(path, context=256)
+        made = budget.total
+    except (FormatError, UsageError):
+        return
+    assert budget.missing or made.likely > 0

@@ -17,7 +17,7 @@ from osport.vram.advice import Advice, advise
 from osport.vram.architecture import Architecture
 from osport.vram.decision_map import DecisionMap, decide
 from osport.vram.devices import Device, DeviceLike, devices_of
-from osport.vram.estimate import Estimate, gib, total
+from osport.vram.estimate import Estimate, total
 from osport.vram.fit import Fit, Verdict, judge
 from osport.vram.kv_cache import layer_memory
 from osport.vram.ledger import HOST, LedgerRow, llama_cpp_ledger, overhead_rows, reference_device, vllm_ledger
@@ -328,8 +328,3 @@ class VramBudget(Stage):
 
     def _repr_html_(self) -> str:
         return budget_html(f"{self.architecture.name} {self.quantization or ''}", self.ledger(), self.missing)
-
-    def summary(self) -> str:
-        """One line: the likely total and its bounds in GiB."""
-        known = self.total
-        return "unknown" if known is None else f"{gib(known.likely)} ({gib(known.low)} to {gib(known.high)})"

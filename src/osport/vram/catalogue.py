@@ -16,7 +16,7 @@ from osport.vram.config_reader import architecture_of_config
 __all__ = ["catalogue_names", "named_architecture"]
 
 _SUFFIX = re.compile(
-    r"[-_](?:instruct|it|chat|base|pt|thinking|reasoning|hf|gguf|awq|gptq|fp8|bf16|nvfp4|int4|qat|\d{2}-\d{4}|\d{4}|"
+    r"[-_](?:instruct|it|chat|base|pt|thinking|reasoning|hf|gguf|awq|gptq|fp8|bf16|nvfp4|int4|qat|mtp|\d{2}-\d{4}|\d{4}|"
     r"v\d+(?:\.\d+)?)$",
     re.IGNORECASE,
 )

@@ -9,11 +9,10 @@ from attrs import frozen
 
 from osport.errors import UsageError
 
-__all__ = ["GB", "GIB", "MIB", "Estimate", "gib", "total"]
+__all__ = ["GIB", "MIB", "Estimate", "gib", "total"]
 
 MIB = 2**20
 GIB = 2**30
-GB = 10**9
 
 
 @frozen

@@ -17,7 +17,7 @@ from osport.vram.paged import pool_layout
 from osport.vram.settings import Settings
 from osport.vram.weights import Weights
 
-__all__ = ["HOST", "LedgerRow", "llama_cpp_ledger", "reference_device", "vllm_ledger"]
+__all__ = ["HOST", "LedgerRow", "llama_cpp_ledger", "overhead_rows", "reference_device", "vllm_ledger"]
 
 HOST = "host"
 _ZERO = Estimate(0, 0, 0)

@@ -63,12 +63,6 @@ class PoolLayout:
         """Bytes for this many requests of full length."""
         return self.request_blocks * self.block_bytes * sequences
 
-    def bytes_for(self, tokens: int) -> int:
-        """Bytes for one request of this many tokens, states included."""
-        growing = self.request_blocks - self.state_blocks
-        share = -(-growing * tokens // max(1, self.context))
-        return (max(1, share) + self.state_blocks) * self.block_bytes
-
 
 def pool_layout(architecture: Architecture, context: int, settings: Settings, ranks: int = 1) -> PoolLayout:
     """The layout on one of ``ranks`` tensor-parallel ranks. Raises UsageError for a model without a cache."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from math import log
 from typing import Any
 
 from attrs import frozen
@@ -22,7 +23,6 @@ _LIMITS = {
 }
 _ORDER = ("negligible", "visible", "collapses")
 _SMALL = 3e9
-_BITS_BY_LINEAR = {"awq": 4.156, "gptq": 4.156, "fp8": 8.0, "mxfp4": 4.25, "nvfp4": 4.5, "bf16": 16.0, "fp16": 16.0}
 
 
 class Loss(StrEnum):
@@ -93,6 +93,4 @@ def _level(row: dict[str, Any]) -> int:
 
 
 def _log_ratio(one: float, other: float) -> float:
-    from math import log
-
     return log(one / other) if one > 0 and other > 0 else 9.0
