@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from osport import Model
-from osport.backends._embedded_server import MAX_RESTARTS
+from osport.backends._embedded_server import MAX_RESTARTS, EmbeddedServer
 from osport.backends.llama_server import LlamaServerBackend
 from osport.errors import ServerFault, TimedOut, UsageError
 from osport.plugin import Completion, Message, Request, Sampling
@@ -161,20 +161,27 @@ def test_an_answer_that_takes_too_long_is_stopped(backend):
     assert backend.generate(SHORT).text
 
 
-def test_many_threads_start_one_server(backend):
-    pids: list[int] = []
+def test_many_threads_start_one_server(backend, monkeypatch):
+    answers: list[Completion] = []
+    starts: list[int] = []
+    start = EmbeddedServer._start
+
+    def counted(server):
+        starts.append(threading.get_ident())
+        return start(server)
+
+    monkeypatch.setattr(EmbeddedServer, "_start", counted)
 
     def call() -> None:
-        backend.generate(SHORT)
-        pids.append(backend._embedded.pid)
+        answers.append(backend.generate(SHORT))
 
     threads = [threading.Thread(target=call) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(60)
-    assert len(pids) == 4
-    assert len(set(pids)) == 1
+    assert len(answers) == 4
+    assert len(starts) == 1
 
 
 def test_the_engine_keeps_quiet(model_path):

@@ -33,7 +33,12 @@ def test_raw_prompts_come_back():
 def test_the_smallest_value_of_a_schema_is_made_up():
     schema = {
         "type": "object",
-        "properties": {"a": {"type": "integer"}, "b": {"const": "x"}, "c": {"enum": ["p", "q"]}, "d": {"type": "array"}},
+        "properties": {
+            "a": {"type": "integer"},
+            "b": {"const": "x"},
+            "c": {"enum": ["p", "q"]},
+            "d": {"type": "array"},
+        },
         "required": ["a", "b", "c", "d"],
         "additionalProperties": False,
     }

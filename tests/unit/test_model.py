@@ -239,7 +239,9 @@ def test_a_stream_checks_its_form_at_the_end():
 def test_half_a_document_is_truncated_and_never_returned():
     schema = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}
     with pytest.raises(Truncated) as caught:
-        Model("echo:", script=['{"a": "long"}']).generate("hi", output=ConstrainedOutput.json_schema(schema), max_tokens=3)
+        Model("echo:", script=['{"a": "long"}']).generate(
+            "hi", output=ConstrainedOutput.json_schema(schema), max_tokens=3
+        )
     assert caught.value.completion.finish_reason == "length"
 
 

@@ -49,7 +49,9 @@ def test_the_sample_plugin_passes_the_conformance_kit(installed, tmp_path):
         "class TestShout(BackendConformance):\n"
         "    reference = 'shout:x'\n"
     )
-    run = installed(f"import pytest, sys; sys.exit(pytest.main(['-q', '-p', 'no:cacheprovider', {str(test)!r}]))", "good")
+    run = installed(
+        f"import pytest, sys; sys.exit(pytest.main(['-q', '-p', 'no:cacheprovider', {str(test)!r}]))", "good"
+    )
     assert run.returncode == 0, run.stdout
     assert " passed" in run.stdout
 
@@ -91,7 +93,11 @@ def test_a_misspelt_hook_is_reported_and_the_rest_of_the_plugin_works(installed)
 
 
 def test_plugins_can_be_shut_out(installed):
-    for environment in ({"OSPORT_DISABLE_PLUGINS": "osport-clash"}, {"OSPORT_PLUGINS": ""}, {"OSPORT_PLUGINS": "osport-shout"}):
+    for environment in (
+        {"OSPORT_DISABLE_PLUGINS": "osport-clash"},
+        {"OSPORT_PLUGINS": ""},
+        {"OSPORT_PLUGINS": "osport-shout"},
+    ):
         run = installed(ASK.format("echo:x"), "good", "clash", **environment)
         assert run.stdout == "hi\n", (environment, run.stderr)
     run = installed(ASK.format("shout:x"), "good", OSPORT_PLUGINS="")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+import json
 from typing import Any
 
 from osport.constrained.dialects import to_gbnf_choice, to_llguidance
-from osport.core.types import Constraint, Enforcement, Request
+from osport.core.types import Constraint, ConstraintKind, Enforcement, Request
 from osport.errors import UnsupportedFeature, UsageError
 
-__all__ = ["checked_gbnf", "constraint_fields", "enforcement_of", "refuse_stop_strings"]
+__all__ = ["checked_gbnf", "compiled", "constraint_fields", "enforcement_of", "refuse_stop_strings"]
 
 LLGUIDANCE_MARK = "%llguidance"
 
@@ -25,7 +27,7 @@ def constraint_fields(constraint: Constraint | None, *, embedded: bool) -> dict[
     if constraint.kind == "grammar":
         return {"grammar": checked_gbnf(constraint.value)}
     if embedded:
-        return {"grammar": to_llguidance(constraint)}
+        return {"grammar": compiled(constraint)}
     if constraint.kind == "json_schema":
         return {"json_schema": constraint.value}
     if constraint.kind == "choice":
@@ -33,6 +35,17 @@ def constraint_fields(constraint: Constraint | None, *, embedded: bool) -> dict[
     raise UnsupportedFeature(
         f"constrained output of kind {constraint.kind}", "llama_server", reason="a server by URL has no engine for it"
     )
+
+
+def compiled(constraint: Constraint) -> str:
+    """The constraint as a text that llguidance was seen to compile; a form asked for again costs nothing."""
+    return _compiled(constraint.kind, json.dumps(constraint.value))
+
+
+@functools.lru_cache(maxsize=128)
+def _compiled(kind: ConstraintKind, value: str) -> str:
+    # JSON keeps the order of the properties, which is the order of the answer.
+    return to_llguidance(Constraint(kind, json.loads(value)))
 
 
 def checked_gbnf(text: str) -> str:

@@ -6,6 +6,7 @@ parse, a call after ``close``, and two threads on one model. Each is caught here
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Generator, Iterator, Sequence
 from importlib.metadata import version
@@ -13,12 +14,11 @@ from importlib.util import find_spec
 from typing import Any, ClassVar
 
 from osport.backends._gguf_model import GgufModel
-from osport.backends._llama_constraints import checked_gbnf, refuse_stop_strings
+from osport.backends._llama_constraints import checked_gbnf, compiled, refuse_stop_strings
 from osport.backends._llama_cpp_engine import LAST_TOKENS, LlamaCppEngine
 from osport.backends._one_at_a_time import OneAtATime
 from osport.backends._options import check_number, check_seconds, check_switch, default_threads, refuse_unknown
 from osport.backends._token_text import TokenText
-from osport.constrained.dialects import to_llguidance
 from osport.core.types import Constraint, FinishReason, Sampling
 from osport.errors import ContextOverflow, MissingDependency, TemplateError, TimedOut, UsageError
 from osport.plugin import (
@@ -249,7 +249,12 @@ def _grammars(constraint: Constraint | None) -> tuple[str, str]:
         return "", ""
     if constraint.kind == "grammar":
         return "", checked_gbnf(constraint.value)
-    return to_llguidance(constraint), ""
+    return compiled(constraint), ""
+
+
+@functools.cache
+def _mask_name() -> str:
+    return f"llguidance {version('llguidance')}"
 
 
 def _enforcement(constraint: Constraint | None) -> Enforcement:
@@ -257,8 +262,9 @@ def _enforcement(constraint: Constraint | None) -> Enforcement:
         return Enforcement()
     if constraint.kind == "grammar":
         return Enforcement("sampling", f"llama.cpp-gbnf in {_engine_name()}")
-    return Enforcement("sampling", f"llguidance {version('llguidance')}")
+    return Enforcement("sampling", _mask_name())
 
 
+@functools.cache
 def _engine_name() -> str:
     return f"llama-cpp-python {version('llama-cpp-python')}"

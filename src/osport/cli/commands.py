@@ -37,16 +37,14 @@ def models() -> None:
 @as_json
 def list_models(as_json: bool) -> None:
     """List the catalogue, and which of it lies on this machine."""
-    rows = [
-        {"name": e.name, "title": e.title, "license": e.license, "bytes": e.size, "pulled": e.path.is_file(), "path": str(e.path)}
-        for e in catalogue().values()
-    ]
+    entries = catalogue().values()
     if as_json:
+        rows = [{**cattrs.unstructure(e), "path": str(e.path), "pulled": e.path.is_file()} for e in entries]
         _print_json(rows)
         return
-    for row in rows:
-        where = row["path"] if row["pulled"] else f"not here yet: osport models pull {row['name']}"
-        click.echo(f"{row['name']:<16} {row['title']} ({row['license']}, {row['bytes'] / 1e6:.0f} MB)  {where}")
+    for e in entries:
+        where = e.path if e.path.is_file() else f"not here yet: osport models pull {e.name}"
+        click.echo(f"{e.name:<16} {e.title} ({e.license}, {e.size / 1e6:.0f} MB)  {where}")
 
 
 @models.command("pull")
@@ -126,7 +124,7 @@ def _output(schema: Path | None, choice: tuple[str, ...], regex: str | None) -> 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--incumbent", help="The closed baseline: anthropic:<model>, or replay:<file.jsonl>.")
-@click.option("--out", type=click.Path(path_type=Path), default=None, help="Folder of records and report [out beside FILE].")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of records and report [out, beside FILE].")
 @click.option("--fresh", is_flag=True, help="Start over instead of resuming from the records in --out.")
 @as_json
 def port(file: Path, incumbent: str | None, out: Path | None, fresh: bool, as_json: bool) -> None:

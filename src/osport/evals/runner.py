@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import random
+import shutil
 import sys
 import threading
 import time
@@ -91,7 +92,13 @@ def run_arm(
     ]
     try:
         with tqdm(
-            total=len(items), initial=len(items) - len(pending), desc=name, unit="item", disable=not sys.stderr.isatty()
+            total=len(items),
+            initial=len(items) - len(pending),
+            desc=name,
+            unit="item",
+            disable=not sys.stderr.isatty(),
+            # tqdm draws nothing on a terminal that does not know its width.
+            ncols=min(shutil.get_terminal_size().columns, 100),
         ) as bar:
             for thread in threads:
                 thread.start()

@@ -52,7 +52,7 @@ def decide(
         else:
             why, remedy = (
                 f"{incumbent} gave no usable answer",
-                "Its errors stand in the report; run again to ask again.",
+                "The report counts its errors; run again to retry.",
             )
         return Decision("WITHHELD", f"No decision: {why}. {remedy}", tuple(findings))
     comparison = deciding[0]
