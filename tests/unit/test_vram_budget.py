@@ -196,6 +196,14 @@ def test_unequal_cards_get_unequal_shares(config):
     assert small < 0.6 * large
 
 
+def test_the_tightest_card_binds(config):
+    budget = VramBudget.from_hf(config(), quantization="Q8_0", context=8192, runtime="vllm")
+    fit = budget.fits([Device("large", 80 * GIB), Device("small", 4 * GIB)])
+    assert fit.verdict is Verdict.DOES_NOT_FIT
+    assert fit.binding_device == "small #1"
+    assert budget.fits([Device("small", 4 * GIB), Device("large", 80 * GIB)]).binding_device == "small #0"
+
+
 def test_tensor_parallel_must_divide_the_heads(config):
     budget = VramBudget.from_hf(config(), context=1024, runtime="vllm")
     with pytest.raises(UsageError, match="does not divide the 32 attention heads"):
