@@ -40,6 +40,7 @@ def test_memory_variants():
     small, large = Device.named("M4 Max 64GB"), Device.named("M4 Max")
     assert small.usable < large.usable
     assert small.unified
+    assert small.usable == 48 * GIB
     with pytest.raises(UsageError, match="no variant"):
         Device.named("RTX 3060 512GB")
 

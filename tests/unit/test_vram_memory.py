@@ -236,6 +236,21 @@ def test_every_model_of_the_catalogue_can_be_budgeted():
             assert budget.total.likely > budget.file_weights.likely * 0.5, name
 
 
+def test_quality_follows_the_figures_and_is_worse_for_reasoning():
+    def quality(model, name):
+        return VramBudget.for_model(model, quantization=name).quality
+
+    assert quality("Llama-3.1-8B", "Q8_0").loss == "negligible"
+    assert quality("Llama-3.1-8B", "Q3_K_S").loss == "visible"
+    assert quality("Llama-3.1-8B", "Q3_K_S").reasoning == "collapses"
+    assert quality("Llama-3.1-8B", "IQ1_S").loss == "collapses"
+    assert quality("Llama-3.1-70B", "IQ2_M").loss == "visible"
+    assert quality("Llama-3.1-8B", "Q4_K_M").loss == "negligible"
+    assert quality("Qwen3-0.6B", "Q4_K_M").loss == "visible"
+    assert quality("Llama-3.1-8B", "Q4_K_M").figures[0].source
+    assert VramBudget.from_parameters(8e9, bits=2.5, context=1024).quality.loss == "collapses"
+
+
 def test_versions_switch_the_rules():
     assert Runtime.named("vllm@0.20")["counts"] == "groups"
     assert Runtime.named("vllm@0.21")["counts"] == "requests"

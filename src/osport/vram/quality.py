@@ -23,6 +23,8 @@ _LIMITS = {
 }
 _ORDER = ("negligible", "visible", "collapses")
 _SMALL = 3e9
+# Bits a weight below which small models lose more; their 4-bit files are wide because of the embedding.
+_NARROW = 5.5
 
 
 class Loss(StrEnum):
@@ -79,10 +81,11 @@ def quality_of(quantization: str | None, bits: float | None, parameters: int) ->
     else:
         level = 0 if width >= 5 else 1 if width >= 3.2 else 2
         note = f"no measurement of {quantization or 'this format'}; judged by {width:.2f} bits a weight"
-    if parameters and parameters < _SMALL and width < 5 and level < 2:
+    small = 0 < parameters < _SMALL and width < _NARROW
+    if small and level < 2:
         level += 1
         note += "; small models lose more"
-    reasoning = min(2, level + 1) if width < 4 or (parameters and parameters < _SMALL and width < 5) else level
+    reasoning = min(2, level + 1) if width < 4 or small else level
     return Quality(Loss(_ORDER[level]), Loss(_ORDER[reasoning]), figures, note)
 
 
