@@ -313,6 +313,8 @@ def test_a_bare_count_is_rough_and_says_so():
     assert budget.total.high > 1.5 * budget.total.likely
     assert budget.fits("RTX 3060").verdict is Verdict.DOES_NOT_FIT
     assert budget.fits("RTX 4090").verdict is Verdict.FITS_WITH_RISK
+    card = Device("card", 40 * GIB, bandwidth=1e12)
+    assert budget.decode_ceiling(card).bytes_per_token == budget.weights.likely + budget.kv_cache.likely
     vllm = VramBudget.from_parameters(32e9, bits=4, context=8192, runtime="vllm")
     assert vllm.total.likely > 14 * GIB
     for bad in (0, -1, "many"):

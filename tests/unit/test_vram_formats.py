@@ -255,6 +255,16 @@ def test_a_gguf_header_is_fetched_without_its_weights(serve, ranges):
         assert handler.served < len(blob) / 2
 
 
+def test_a_budget_is_made_from_a_url(serve, tmp_path):
+    keys = {"block_count": 2, "context_length": 2048, "embedding_length": 64, "attention.head_count": 4}
+    blob = gguf_with({"arch": "llama", "keys": keys})
+    url, _ = serve(blob)
+    (tmp_path / "m.gguf").write_bytes(blob)
+    remote, local = VramBudget.from_gguf(url, context=256), VramBudget.from_gguf(tmp_path / "m.gguf", context=256)
+    assert remote.total == local.total
+    assert remote.kv_cache.likely == 2 * 256 * 2 * 64 * 2
+
+
 def test_a_safetensors_header_is_fetched(serve):
     url, _ = serve(safetensors({"a": ("BF16", [4, 8], 64)}))
     assert fetch_safetensors(url).tensors["a"].size == 64

@@ -262,14 +262,7 @@ class VramBudget(Stage):
         """
         if self.weights_plan is None or self._cache_unknown:
             raise UsageError(f"the bytes read per token are not known: {'; '.join(self.missing)}")
-        one = self.settings.changed({"sequences": 1})
-        if one.runtime.is_vllm:
-            cache = pool_layout(self.architecture, self.context or 1, one).needed(1)
-        else:
-            layers = (
-                layer_memory(layer, self.architecture, self.context or 1, one) for layer in self.architecture.layers
-            )
-            cache = sum(layer.kv + layer.state for layer in layers)
+        cache = self._cache_of_one_sequence()
         read = bytes_per_token(self.architecture, self.weights_plan, cache)
         host = 0
         if self.settings.cpu_experts:
@@ -278,6 +271,16 @@ class VramBudget(Stage):
         if self.settings.runtime.is_vllm:
             read //= len(devices)
         return decode_ceiling(read - host, host, devices, host_bandwidth)
+
+    def _cache_of_one_sequence(self) -> int:
+        one, context = self.settings.changed({"sequences": 1}), self.context or 1
+        if self.rough:
+            rough = self.with_settings(sequences=1).kv_cache
+            return rough.likely if rough is not None else 0
+        if one.runtime.is_vllm:
+            return pool_layout(self.architecture, context, one).needed(1)
+        layers = [layer_memory(layer, self.architecture, context, one) for layer in self.architecture.layers]
+        return sum(layer.kv + layer.state for layer in layers)
 
     def pool(self, size: float, *, ranks: int = 1) -> PoolCapacity:
         """What a vLLM pool of ``size`` bytes (as printed for one rank) holds. Raises UsageError otherwise."""
