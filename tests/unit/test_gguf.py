@@ -183,3 +183,14 @@ def test_the_largest_allowed_header_stays_under_the_memory_ceiling(tmp_path):
     tracemalloc.stop()
     assert len(header.tensors) == 65_000
     assert peak < 64 * 2**20
+
+
+def test_a_header_that_never_ends_is_refused(tmp_path):
+    path = tmp_path / "m.gguf"
+    head = b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + key("k", ARRAY, struct.pack("<IQ", STRING, 2_900_000))
+    with path.open("wb") as file:
+        file.write(head)
+        for _ in range(33):
+            file.write(struct.pack("<Q", 2**20 - 8) + bytes(2**20 - 8))
+    with pytest.raises(FormatError, match="more than 33554432 bytes"):
+        GgufHeader.read(path)

@@ -31,10 +31,11 @@ _BOOL, _STRING, _ARRAY = 7, 8, 9
 _TYPE_NAMES = ("u8", "i8", "u16", "i16", "u32", "i32", "f32", "bool", "string", "array", "u64", "i64", "f64")
 
 # Ceilings far above any published model; they bound time and memory for a hostile header.
+_MAX_HEADER_BYTES = 32 * 2**20
 _MAX_KEYS = 65_536
 _MAX_TENSORS = 65_536
 _MAX_WALKED_STRINGS = 3_000_000
-_MAX_TEXT_BYTES = 4 * 2**20
+_MAX_TEXT_BYTES = 8 * 2**20
 _MAX_NAME_BYTES = 1024
 _MAX_DIMENSIONS = 4
 _MAX_ELEMENTS = 2**48
@@ -127,8 +128,9 @@ class GgufHeader:
                 size = file.seek(0, 2)
                 if size == 0:
                     raise FormatError(f"{path}: not a GGUF file: it is empty")
-                with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
-                    return _Parser(view, size, path, str(path), None if partial else size).header()
+                length = min(size, _MAX_HEADER_BYTES)
+                with mmap.mmap(file.fileno(), length, access=mmap.ACCESS_READ) as view:
+                    return _Parser(view, length, path, str(path), None if partial else size).header()
         except OSError as error:
             raise StorageError(f"{path}: cannot be read: {error.strerror or error}") from error
 
@@ -167,6 +169,8 @@ class _Parser:
         end = self.at + count
         if end <= self.length:
             return
+        if self.length == _MAX_HEADER_BYTES and (self.file_size is None or end <= self.file_size):
+            raise self.fail(f"a header of more than {_MAX_HEADER_BYTES} bytes is refused")
         if self.file_size is not None and end > self.file_size:
             raise GgufTruncated(
                 f"{self.name}: the header needs {end} bytes but the file has {self.file_size} (at byte {self.at})", end
@@ -185,10 +189,11 @@ class _Parser:
 
     def text(self, limit: int, what: str) -> str:
         start = self.at
-        size = self.scalar("Q")
+        size, limit = self.scalar("Q"), min(limit, self.text_left)
         if size > limit:
             raise self.fail(f"{what} claims {size} bytes; more than {limit} is refused", start)
         self.need(size)
+        self.text_left -= size
         raw = self.data[self.at : self.at + size]
         self.at += size
         return raw.decode("utf-8", "replace")
@@ -226,9 +231,7 @@ class _Parser:
         start = self.at
         kind = self.scalar("I")
         if kind == _STRING:
-            value = self.text(self.text_left, f"the text of {key!r}")
-            self.text_left -= len(value)
-            return value
+            return self.text(_MAX_TEXT_BYTES, f"the text of {key!r}")
         if kind == _ARRAY:
             return self.array(key)
         if kind not in _SCALARS:
