@@ -197,7 +197,7 @@ class _Evaluation:
         if territory.end_users_free and self.reading.inside_product:
             self._say(Outcome.ALLOWED, "territory", "End users of a product are not met by the exclusion.", territory)
             return
-        if territory.modalities and not self._modality_meets():
+        if (territory.only_models or territory.modalities) and not self._modality_meets():
             self._say(Outcome.ALLOWED, "territory", "The exclusion is about other kinds of models.", territory)
             return
         names = ", ".join(territory.excluded)
@@ -219,6 +219,9 @@ class _Evaluation:
 
     def _modality_meets(self) -> bool:
         territory, said = self.terms.territory, self.reading.use.modality
+        if territory.only_models:
+            named = any(fnmatch.fnmatch(self.subject.name.lower(), pattern) for pattern in territory.only_models)
+            return named or said in territory.modalities
         known = self.subject.modality or (territory.models if said in (None, "text") else "")
         if not known:
             if said is None:

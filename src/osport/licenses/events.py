@@ -17,6 +17,7 @@ WHEN: dict[Trigger, str] = {
     "commercial_product": "a commercial product or service uses the model",
     "derivative": "you modify the model",
     "derivative_distributed": "a modified model reaches others",
+    "derivative_hosted": "a modified model is made available over a network",
     "modified_distributed": "you hand on what you modified",
     "student_trained": "a model is trained on the outputs",
     "student_distributed": "a model trained on the outputs reaches others",
@@ -40,6 +41,8 @@ def events(reading: Reading, distribution: Distribution) -> frozenset[Trigger]:
         found.add("commercial_product")
     if reading.fine_tunes:
         found.add("derivative")
+        if reading.hosts:
+            found.add("derivative_hosted")
         if "distribute" in found:
             found.add("modified_distributed")
         if reading.derivative_distributed:

@@ -36,7 +36,7 @@ Verified = Literal["text", "text-copy", "registry", "unverified"]
 Effect = Literal["grant", "ineligible", "terminates", "register", "notify", "display", "royalty"]
 Trigger = Literal[
     "any_use", "weights", "distribute", "hosted", "product", "commercial_product", "derivative", "derivative_distributed",
-    "modified_distributed", "student_trained", "student_distributed", "publication",
+    "derivative_hosted",     "modified_distributed", "student_trained", "student_distributed", "publication",
 ]  # fmt: skip
 OutputEffect = Literal[
     "allowed", "commercial", "flow_down", "purpose", "not_if_competing", "not_foundation", "forbidden", "silent", "unknown"
@@ -133,7 +133,8 @@ class Territory(Claim):
     """Where the licence does not reach. ``test``: whether the seat or the place of use counts.
 
     ``modalities``: only models that take these (empty: all); ``models``: the modality of all models that were
-    released under it, when they are alike. ``end_users_free``: users of somebody's product are not met.
+    released under it, when they are alike. ``only_models``: patterns of the checkpoints that it is about (empty: all).
+    ``end_users_free``: users of somebody's product are not met.
     """
 
     excluded: tuple[str, ...] = ()
@@ -141,6 +142,7 @@ class Territory(Claim):
     reaches_outputs: bool = False
     modalities: tuple[str, ...] = ()
     models: Literal["", "text", "multimodal"] = ""
+    only_models: tuple[str, ...] = ()
     end_users_free: bool = False
     known: bool = True
 
@@ -198,16 +200,19 @@ class Identifiers:
 
 @frozen(kw_only=True)
 class Text:
-    """A text that was read: the hashes of its passages, in order (see :mod:`osport.licenses.text`)."""
+    """A text that was read: the hash of all its words (``whole``) and those of its passages, in order
+    (see :mod:`osport.licenses.text`)."""
 
     name: str
     source: str
+    whole: str
     passages: tuple[str, ...] = field(converter=lambda value: tuple(value.split()))
 
 
 @frozen(kw_only=True)
 class Terms:
-    """One licence. ``marks`` are short phrases that stand in its text and in no other licence's heading."""
+    """One licence. ``marks`` are short phrases that stand in its text and in no other licence's heading;
+    ``headings`` may stand above the text or be missing."""
 
     key: str
     title: str
@@ -228,6 +233,7 @@ class Terms:
     duties: tuple[Duty, ...] = ()
     remarks: tuple[Remark, ...] = ()
     marks: tuple[str, ...] = ()
+    headings: tuple[str, ...] = ()
     texts: tuple[Text, ...] = ()
 
     @property

@@ -9,20 +9,27 @@ from __future__ import annotations
 import functools
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from attrs import frozen
 
 from osport.errors import FormatError
-from osport.licenses.terms import Terms, licences
+from osport.licenses.terms import Terms, Text, licences
 
-__all__ = ["TextMatch", "digest", "identify_text", "passages"]
+__all__ = ["TextMatch", "digest", "identify_text", "passages", "words_of"]
 
 NEAR = 0.6
-_SHORTEST = 3
+# From here on a text is that of the known licence rather than of one that was never read.
+_SURELY_THIS = 0.9
 _BREAK = re.compile(r"\n[ \t]*\n|(?<=[.;:!?])[\"”’')\]]*\s+|\n\s*(?=[-*•·]\s)")
-_HOLDER = re.compile(r"^\W*(?:all content )?copyright\s*(?:\(c\)|©|\[|\d{4}|<).*$", re.IGNORECASE | re.MULTILINE)
+# A line that names a holder of copyright and says no more; one with a word of permission or limit is a clause.
+_HOLDER = re.compile(
+    r"^(?!.*\b(?:non|not|no|only|must|shall|may|except|provided|prohibit\w*|restrict\w*|commercial\w*|use[ds]?)\b)"
+    r"\W*(?:(?:all content )?copyright\s*(?:\(c\)|©|[\[{<]|\d{4}).{0,120}|all rights reserved\W*)$",
+    re.IGNORECASE | re.MULTILINE,
+)
 _WORD = re.compile(r"[^\W_]+(?:\.\d+)*")
+_ENUMERATOR = re.compile(r"^([ivxlc]+|[a-z]|\d+(\.\d+)*)$")
 _MOST = 4_000_000
 
 
@@ -58,22 +65,34 @@ class TextMatch:
         return "; ".join(parts) or "the passages stand in another order"
 
 
-def digest(passage: str) -> str:
-    """The hash of one passage that :func:`passages` returned (40 bits, hexadecimal)."""
-    return hashlib.blake2b(passage.encode(), digest_size=5).hexdigest()
+def digest(words: str) -> str:
+    """The hash of a passage that :func:`passages` returned, or of :func:`words_of` (40 bits, hexadecimal)."""
+    return hashlib.blake2b(words.encode(), digest_size=5).hexdigest()
 
 
 def passages(text: str) -> list[str]:
-    """The passages of a text, reduced to lower-case words; those of fewer than three words are left out."""
+    """The passages of a text, reduced to lower-case words; mere enumerators are left out."""
     return [reduced for reduced, _ in _split(text)]
 
 
+def words_of(text: str, headings: Iterable[str] = ()) -> str:
+    """All words of a text but those of copyright lines and of one of ``headings`` at its beginning."""
+    flat = _flat(_HOLDER.sub("", _unix(text)))
+    for heading in sorted((_flat(heading) for heading in headings), key=len, reverse=True):
+        if flat.startswith(heading + " "):
+            return flat[len(heading) + 1 :]
+    return flat
+
+
+def _unix(text: str) -> str:
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
 def _split(text: str) -> list[tuple[str, str]]:
-    text = _HOLDER.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
     found = []
-    for part in _BREAK.split(text):
+    for part in _BREAK.split(_HOLDER.sub("", _unix(text))):
         words = _WORD.findall(part.lower())
-        if len(words) >= _SHORTEST:
+        if any(not _ENUMERATOR.match(word) for word in words):
             found.append((" ".join(words), " ".join(part.split())))
     return found
 
@@ -96,19 +115,23 @@ def checked_text(text: str | bytes, name: str) -> str:
 
 
 @functools.cache
-def _known() -> tuple[tuple[Terms, str, tuple[str, ...], frozenset[str], str], ...]:
-    return tuple(
-        (terms, text.name, text.passages, frozenset(text.passages), text.source)
-        for terms in licences().values()
-        for text in terms.texts
-    )
+def _known() -> tuple[tuple[Terms, Text, frozenset[str]], ...]:
+    return tuple((terms, text, frozenset(text.passages)) for terms in licences().values() for text in terms.texts)
+
+
+@functools.cache
+def _wholes() -> Mapping[str, tuple[Terms, Text]]:
+    return {text.whole: (terms, text) for terms, text, _ in _known()}
+
+
+@functools.cache
+def _headings() -> tuple[str, ...]:
+    return tuple(heading for terms in licences().values() for heading in terms.headings)
 
 
 @functools.cache
 def _marks() -> Mapping[str, tuple[str, ...]]:
-    return {
-        terms.key: tuple(_flat(mark) for mark in terms.marks) for terms in licences().values() if terms.marks
-    }
+    return {terms.key: tuple(_flat(mark) for mark in terms.marks) for terms in licences().values() if terms.marks}
 
 
 def _flat(text: str) -> str:
@@ -117,34 +140,36 @@ def _flat(text: str) -> str:
 
 def identify_text(text: str | bytes, *, name: str = "the licence text") -> TextMatch:
     """Which known licence a text is, or is nearly. Raises FormatError for an empty or binary one."""
-    parts = _split(checked_text(text, name))
-    hashes = tuple(digest(reduced) for reduced, _ in parts)
+    text = checked_text(text, name)
+    hit = _wholes().get(digest(words_of(text))) or _wholes().get(digest(words_of(text, _headings())))
+    if hit is not None:
+        terms, known = hit
+        return TextMatch("exact", (terms.key,), known.name, 1.0, total=len(known.passages), source=known.source)
+    near = _nearest(_split(text))
+    flat = _flat(text)
+    marked = tuple(key for key, marks in _marks().items() if all(mark in flat for mark in marks))
+    unread = tuple(key for key in marked if not licences()[key].texts)
+    if unread and (near is None or near.coverage < _SURELY_THIS):
+        return TextMatch("mark", unread, source="its heading only")
+    if near is not None:
+        return near
+    if marked:
+        return TextMatch("near", marked[:1], "its heading", added=("a body that is not that of the known text",))
+    return TextMatch("none")
+
+
+def _nearest(parts: list[tuple[str, str]]) -> TextMatch | None:
+    hashes = [digest(reduced) for reduced, _ in parts]
     given = frozenset(hashes)
     best: tuple[float, TextMatch] | None = None
-    exact: list[TextMatch] = []
-    for terms, text_name, known, known_set, source in _known():
+    for terms, known, known_set in _known():
         shared = len(known_set & given)
-        if not shared:
-            continue
-        if hashes == known:
-            exact.append(TextMatch("exact", (terms.key,), text_name, 1.0, total=len(known), source=source))
-            continue
         coverage = shared / len(known_set)
         score = 2 * shared / (len(known_set) + len(given))
-        if coverage >= NEAR and (best is None or score > best[0]):
-            missing = tuple(number for number, passage in enumerate(known, 1) if passage not in given)
-            added = tuple(shown[:200] for (_, shown), hashed in zip(parts, hashes, strict=True) if hashed not in known_set)
-            best = (score, TextMatch("near", (terms.key,), text_name, coverage, missing, len(known), added, source))
-    if exact:
-        return exact[0]
-    flat = _flat(checked_text(text, name))
-    marked = tuple(key for key, marks in _marks().items() if all(mark in flat for mark in marks))
-    read = {entry[0].key for entry in _known()}
-    unread = tuple(key for key in marked if key not in read)
-    if unread and (best is None or best[1].coverage < 0.9):
-        return TextMatch("mark", unread, source="heading only")
-    if best is not None:
-        return best[1]
-    if marked:
-        return TextMatch("near", marked[:1], "its heading", 0.0, added=("the body is not that of the known text",))
-    return TextMatch("none")
+        if coverage < NEAR or (best is not None and score <= best[0]):
+            continue
+        missing = tuple(number for number, passage in enumerate(known.passages, 1) if passage not in given)
+        added = tuple(shown[:200] for (_, shown), hashed in zip(parts, hashes, strict=True) if hashed not in known_set)
+        total = len(known.passages)
+        best = (score, TextMatch("near", (terms.key,), known.name, coverage, missing, total, added, known.source))
+    return best[1] if best else None
