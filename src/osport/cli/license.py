@@ -22,11 +22,20 @@ __all__ = ["license_group"]
 DEFAULT_FILE = Path("osport-license.toml")
 
 policy_option = click.option(
-    "--policy", "policy_file", type=click.Path(path_type=Path), help=f"The project's policy file (default: {DEFAULT_FILE}, if there)."
+    "--policy",
+    "policy_file",
+    type=click.Path(path_type=Path),
+    help=f"The project's policy file (default: {DEFAULT_FILE}, if there).",
 )
-license_option = click.option("--license", "license_name", help="What the licence is said to be: tag, SPDX expression, key.")
-text_option = click.option("--text", "text_file", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="A licence text.")
-teacher_option = click.option("--teacher", "teachers", multiple=True, help="A model whose outputs trained it; may be repeated.")
+license_option = click.option(
+    "--license", "license_name", help="What the licence is said to be: tag, SPDX expression, key."
+)
+text_option = click.option(
+    "--text", "text_file", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="A licence text."
+)
+teacher_option = click.option(
+    "--teacher", "teachers", multiple=True, help="A model whose outputs trained it; may be repeated."
+)
 base_option = click.option("--base", "bases", multiple=True, help="A model that it was made from; may be repeated.")
 
 
@@ -50,7 +59,7 @@ def _project(policy_file: Path | None) -> ProjectPolicy:
 @teacher_option
 @click.option("--format", "form", type=click.Choice(["text", "json", "cyclonedx"]), default="text", show_default=True)
 @click.pass_context
-def check(context: click.Context, model: str | None, policy_file: Path | None, form: str, **how: Any) -> None:
+def check(context: click.Context, /, model: str | None, policy_file: Path | None, form: str, **how: Any) -> None:
     """Check MODEL: a name, a GGUF file or a model folder."""
     project = _project(policy_file)
     verdict = _verdict(project, model, **how)
@@ -65,7 +74,14 @@ def check(context: click.Context, model: str | None, policy_file: Path | None, f
     context.exit(decision.exit_code)
 
 
-def _verdict(project: ProjectPolicy, model: str | None, license_name: str | None, text_file: Path | None, bases: tuple[str, ...], teachers: tuple[str, ...]) -> Verdict:
+def _verdict(
+    project: ProjectPolicy,
+    model: str | None,
+    license_name: str | None,
+    text_file: Path | None,
+    bases: tuple[str, ...],
+    teachers: tuple[str, ...],
+) -> Verdict:
     text = text_file.read_bytes() if text_file else None
     return project.policy().check(model, license=license_name, text=text, base_models=bases, teachers=teachers)
 
@@ -86,7 +102,9 @@ def compare(context: click.Context, models: tuple[str, ...], policy_file: Path |
 @license_group.command("notice")
 @click.argument("models", nargs=-1, required=True)
 @policy_option
-@click.option("--output", "-o", type=click.Path(path_type=Path, dir_okay=False), help="Write there instead of to the terminal.")
+@click.option(
+    "--output", "-o", type=click.Path(path_type=Path, dir_okay=False), help="Write there instead of to the terminal."
+)
 @click.pass_context
 def notice(context: click.Context, models: tuple[str, ...], policy_file: Path | None, output: Path | None) -> None:
     """Print the NOTICE file for MODELS: the exact strings that their licences want shipped or displayed."""

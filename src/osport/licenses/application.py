@@ -9,14 +9,14 @@ __all__ = ["HARMLESS", "categories"]
 _WORDS = {
     "military": "militar|warfare|army|navy|air ?force|defen[cs]e|combat|nuclear|espionage|battlefield|munition",
     "weapons": "weapon|firearm|explosive|munition|missile|drone strike",
-    "critical_infrastructure": "critical infrastructure|power grid|energy grid|water supply|air traffic|traffic control|"
-    "transportation technolog|heavy machinery",
+    "critical_infrastructure": "critical infrastructure|power grid|energy grid|water supply|air traffic|"
+    "traffic control|transportation technolog|heavy machinery",
     "medical": "medic|clinic|health|diagnos|patient|therap|pharma|hospital",
     "legal": "\\blegal|lawyer|attorney|law firm|litigation",
     "financial": "financ|invest|trading|banking|tax advice",
     "law_enforcement": "law enforcement|police|policing|justice|migration|immigration|asylum|border|court|parole",
-    "automated_decisions": "automated decision|credit scor|scoring of people|hiring|recruit|employment|insurance|lending|"
-    "loan|welfare|benefit eligib|admission",
+    "automated_decisions": "automated decision|credit scor|scoring of people|hiring|recruit|employment|insurance|"
+    "lending|loan|welfare|benefit eligib|admission",
     "surveillance": "surveil|tracking of people|wiretap|monitoring of people",
     "biometrics": "biometric|face recognition|facial recognition|emotion recognition",
     "malware": "malware|ransomware|exploit|phishing|hacking",

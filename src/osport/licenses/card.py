@@ -143,7 +143,9 @@ def from_folder(folder: Path) -> Card:
             raise FormatError(f"{adapter}: not a JSON object: {error}") from error
     files = _licence_files(folder)
     model_files = [file for file in files if not file.name.lower().startswith(_CODE)]
-    notes = tuple(f"{file.name} is the licence of the code and was left aside" for file in files if file not in model_files)
+    notes = tuple(
+        f"{file.name} is the licence of the code and was left aside" for file in files if file not in model_files
+    )
     own_name = matter.get("model_name") if "/" in str(matter.get("model_name", "")) else None
     return Card(
         name=str(own_name or folder.resolve().name.replace("models--", "").replace("--", "/")),
@@ -159,7 +161,8 @@ def from_folder(folder: Path) -> Card:
 def _licence_files(folder: Path) -> list[Path]:
     def fits(path: Path) -> bool:
         low = path.name.lower()
-        return path.is_file() and low.startswith(_LICENCE_FILES) or (path.is_file() and "license" in low and low.endswith((".txt", ".md")))
+        named = low.startswith(_LICENCE_FILES) or ("license" in low and low.endswith((".txt", ".md")))
+        return named and path.is_file()
 
     return sorted(path for path in folder.iterdir() if fits(path))
 
@@ -184,7 +187,7 @@ def _front_matter(readme: Path) -> Mapping[str, Any]:
     if not fence:
         raise FormatError(f"{readme}: the front matter is never closed by ---")
     try:
-        import yaml
+        import yaml  # type: ignore[import-untyped]
     except ImportError as error:
         raise MissingDependency("PyYAML", "licenses") from error
     try:

@@ -30,14 +30,18 @@ _LAST_WORD = re.compile(r"^(.+)[-.]([a-z0-9_]+|\d\.\d+bpw)$")
 _WEIGHT_FILE = re.compile(r"\.(gguf|safetensors|bin|onnx)$", re.IGNORECASE)
 
 
+def _strings(value: Iterable[str]) -> tuple[str, ...]:
+    return tuple(value)
+
+
 @frozen(kw_only=True)
 class Entry:
     """One line of the catalogue. ``licence`` is a key (one that has no terms is simply unknown)."""
 
-    patterns: tuple[str, ...] = field(converter=tuple)
+    patterns: tuple[str, ...] = field(converter=_strings)
     licence: str
-    also: tuple[str, ...] = field(default=(), converter=tuple)
-    bases: tuple[str, ...] = field(default=(), converter=tuple)
+    also: tuple[str, ...] = field(default=(), converter=_strings)
+    bases: tuple[str, ...] = field(default=(), converter=_strings)
     modality: str = ""
     verified: str = "unverified"
     basis: str = ""
@@ -72,10 +76,19 @@ class Catalogue:
     'mit'
     """
 
-    def __init__(self, entries: Iterable[Entry], hints: Iterable[tuple[str, str]] = (), *, rest: Catalogue | None = None) -> None:
+    def __init__(
+        self, entries: Iterable[Entry], hints: Iterable[tuple[str, str]] = (), *, rest: Catalogue | None = None
+    ) -> None:
         patterns = [pattern for entry in entries for pattern in _compiled(entry)]
         self._patterns = sorted(patterns, key=lambda pattern: -pattern.weight)
-        self._hints = [(_regex(pattern), Entry(patterns=(pattern,), licence=key, basis="name", source="the name of the checkpoint"), len(pattern)) for pattern, key in hints]
+        self._hints = [
+            (
+                _regex(pattern),
+                Entry(patterns=(pattern,), licence=key, basis="name", source="the name of the checkpoint"),
+                len(pattern),
+            )
+            for pattern, key in hints
+        ]
         self._hints.sort(key=lambda hint: -hint[2])
         self._rest = rest
         self._seen: dict[str, Match | None] = {}
@@ -127,7 +140,9 @@ class Catalogue:
 def shipped() -> Catalogue:
     """The catalogue of ``data/checkpoints.toml``."""
     data = load("checkpoints.toml")
-    return Catalogue([Entry(**row) for row in data["model"]], [(row["pattern"], row["licence"]) for row in data["hint"]])
+    return Catalogue(
+        [Entry(**row) for row in data["model"]], [(row["pattern"], row["licence"]) for row in data["hint"]]
+    )
 
 
 def entry_from(row: Mapping[str, Any]) -> Entry:

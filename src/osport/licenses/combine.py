@@ -6,10 +6,11 @@ from collections.abc import Iterable, Iterator
 
 from attrs import evolve
 
-from osport.licenses.evaluate import Finding, Subject, evaluate
+from osport.licenses.evaluate import evaluate
 from osport.licenses.identify import AllOf, AnyOf, Expression, Known, Unclear, keys_of
 from osport.licenses.resolve import Node
 from osport.licenses.terms import licences
+from osport.licenses.trace import Finding, Subject
 from osport.licenses.use import Use
 from osport.licenses.verdict import Assumption, Evidence, Obligation, Outcome, Reason
 
@@ -43,7 +44,13 @@ def _evaluated(expression: Expression, use: Use, subject: Subject) -> Finding:
     if isinstance(expression, Known):
         finding = evaluate(licences()[expression.key], use, subject)
         if expression.note:
-            note = Reason(Outcome.ALLOWED, "resolution", expression.note[:1].upper() + expression.note[1:] + ".", expression.key, via=subject.via)
+            note = Reason(
+                Outcome.ALLOWED,
+                "resolution",
+                expression.note[:1].upper() + expression.note[1:] + ".",
+                expression.key,
+                via=subject.via,
+            )
             finding = evolve(finding, reasons=(*finding.reasons, note))
         return finding
     if isinstance(expression, Unclear):
@@ -91,7 +98,8 @@ def _to_confirm(node: Node, via: str) -> Iterator[Obligation]:
     if node.confirmed:
         return
     evidence = node.found[0][0]
-    what = f"Open the licence file of {node.name or 'the model'} and compare: what is known of it is a claim ({evidence.kind} {evidence.value!r})"
+    known = f"what is known of it is a claim ({evidence.kind} {evidence.value!r})"
+    what = f"Open the licence file of {node.name or 'the model'} and compare: {known}"
     yield Obligation("confirm", what, "before you rely on it", "", "", "", evidence.source, "unverified", via)
 
 
@@ -112,7 +120,9 @@ def _merged(findings: Iterable[Finding]) -> Finding:
     if obligations:
         outcomes.append(Outcome.ALLOWED_WITH_OBLIGATIONS)
     ordered = sorted(reasons.values(), key=lambda reason: -reason.outcome.severity)
-    return Finding(Outcome.strictest(outcomes), tuple(ordered), tuple(obligations.values()), tuple(assumptions.values()))
+    return Finding(
+        Outcome.strictest(outcomes), tuple(ordered), tuple(obligations.values()), tuple(assumptions.values())
+    )
 
 
 def licences_of(node: Node) -> tuple[str, ...]:
@@ -127,4 +137,11 @@ def evidence_of(node: Node, via: str = "") -> tuple[Evidence, ...]:
         evolve(evidence, note="; ".join(part for part in (evidence.note, f"of the {via}" if via else "") if part))
         for evidence, _ in node.found
     ]
-    return (*own, *(found for ancestor in node.ancestors for found in evidence_of(ancestor, f"{ancestor.relation} {ancestor.name}")))
+    return (
+        *own,
+        *(
+            found
+            for ancestor in node.ancestors
+            for found in evidence_of(ancestor, f"{ancestor.relation} {ancestor.name}")
+        ),
+    )

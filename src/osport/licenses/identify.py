@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from attrs import field, frozen
 
@@ -39,18 +40,22 @@ class Unclear:
     altered: bool = False
 
 
+def _as_tuple(parts: Iterable[Expression]) -> tuple[Expression, ...]:
+    return tuple(parts)
+
+
 @frozen
 class AllOf:
     """All of them apply (SPDX ``AND``)."""
 
-    parts: tuple[Expression, ...] = field(converter=tuple)
+    parts: tuple[Expression, ...] = field(converter=_as_tuple)
 
 
 @frozen
 class AnyOf:
     """One of them, at the licensee's choice (SPDX ``OR``)."""
 
-    parts: tuple[Expression, ...] = field(converter=tuple)
+    parts: tuple[Expression, ...] = field(converter=_as_tuple)
 
 
 Expression = Known | Unclear | AllOf | AnyOf
@@ -103,7 +108,9 @@ def by_tag(said: str, *, publisher: str = "", strict: bool = False) -> Expressio
 
 
 def _one_of(said: str, keys: tuple[str, ...], publisher: str) -> Expression:
-    theirs = tuple(key for key in keys if publisher.lower() in {name.lower() for name in licences()[key].ids.publishers})
+    theirs = tuple(
+        key for key in keys if publisher.lower() in {name.lower() for name in licences()[key].ids.publishers}
+    )
     if publisher and len(theirs) == 1:
         return Known(theirs[0], f"the one of these that {publisher} publishes under")
     titles = "; ".join(licences()[key].title for key in theirs or keys)
@@ -114,7 +121,8 @@ def _one_of(said: str, keys: tuple[str, ...], publisher: str) -> Expression:
 def _unknown(said: str) -> Unclear:
     nearest = _other_version(said)
     if nearest:
-        why = f"a version that the facts do not know; known is {', '.join(nearest)}, and versions differ in what they allow"
+        known = ", ".join(nearest)
+        why = f"a version that the facts do not know; known is {known}, and versions differ in what they allow"
         return Unclear(said, why)
     return Unclear(said, "no licence of this name is known")
 
@@ -134,15 +142,24 @@ def by_link(link: str) -> Expression | None:
     hits = [
         terms.key
         for terms in licences().values()
-        if any(plain == known or plain.startswith(known + "/") for known in (url.lower().rstrip("/") for url in terms.ids.links))
+        if any(
+            plain == known or plain.startswith(known + "/")
+            for known in (url.lower().rstrip("/") for url in terms.ids.links)
+        )
     ]
-    return Known(hits[0]) if len(hits) == 1 else Unclear(link, "several licences are linked there", tuple(hits)) if hits else None
+    return (
+        Known(hits[0])
+        if len(hits) == 1
+        else Unclear(link, "several licences are linked there", tuple(hits))
+        if hits
+        else None
+    )
 
 
 @functools.cache
-def _licensing() -> object:
+def _licensing() -> Any:
     try:
-        from license_expression import get_spdx_licensing
+        from license_expression import get_spdx_licensing  # type: ignore[import-untyped]
     except ImportError as error:
         raise MissingDependency("license-expression", "licenses") from error
     return get_spdx_licensing()
@@ -151,21 +168,20 @@ def _licensing() -> object:
 def _spdx(said: str, strict: bool) -> Expression | None:
     """Read an SPDX expression. Raises UsageError for one that is malformed or, when ``strict``, misspelt."""
     compound = re.search(r"\b(AND|OR|WITH)\b|[()]", said, re.IGNORECASE) is not None
-    if not compound and not strict:
-        # A bare word on a card that is no known tag: only worth the library when it looks like an SPDX id.
-        if not re.fullmatch(r"[A-Za-z0-9.+-]+", said.strip()):
-            return None
+    # A bare word on a card that is no known tag: only worth the library when it looks like an SPDX id.
+    if not compound and not strict and not re.fullmatch(r"[A-Za-z0-9.+-]+", said.strip()):
+        return None
     try:
         licensing = _licensing()
     except MissingDependency:
         if compound:
             raise
         return None
+    from boolean import ParseError  # type: ignore[import-untyped]
     from license_expression import ExpressionError
-    from boolean import ParseError
 
     try:
-        tree = licensing.parse(said, validate=False, strict=False)  # type: ignore[attr-defined]
+        tree = licensing.parse(said, validate=False, strict=False)
     except (ExpressionError, ParseError) as error:
         if strict or compound:
             raise UsageError(f"license={said!r} is no SPDX expression: {error}") from error
@@ -173,18 +189,23 @@ def _spdx(said: str, strict: bool) -> Expression | None:
     return None if tree is None else _translated(tree, strict, compound)
 
 
-def _translated(tree: object, strict: bool, compound: bool) -> Expression | None:
+def _translated(tree: Any, strict: bool, compound: bool) -> Expression | None:
     from license_expression import LicenseWithExceptionSymbol
 
     kind = type(tree).__name__
     if kind in ("AND", "OR"):
-        parts = [_translated(part, strict, True) or Unclear(str(part), "no licence of this name is known") for part in tree.args]  # type: ignore[attr-defined]
+        parts = [
+            _translated(part, strict, True) or Unclear(str(part), "no licence of this name is known")
+            for part in tree.args
+        ]
         return AllOf(parts) if kind == "AND" else AnyOf(parts)
     if isinstance(tree, LicenseWithExceptionSymbol):
         inner = _symbol(str(tree.license_symbol), strict, True)
         exception = str(tree.exception_symbol)
         if isinstance(inner, Known):
-            return Known(inner.key, f"with the exception {exception}, which was not read: the licence without it is applied")
+            return Known(
+                inner.key, f"with the exception {exception}, which was not read: the licence without it is applied"
+            )
         return inner
     return _symbol(str(tree), strict, compound)
 
@@ -195,7 +216,7 @@ def _symbol(said: str, strict: bool, compound: bool) -> Expression | None:
         return Known(keys[0])
     if keys:
         return _one_of(said, keys, "")
-    known = _licensing().known_symbols  # type: ignore[attr-defined]
+    known = _licensing().known_symbols
     registered = {str(name).lower(): str(name) for name in known}
     if said.lower() in registered:
         return Unclear(said, "a registered SPDX id, but osport has no terms of this licence")

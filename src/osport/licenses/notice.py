@@ -22,7 +22,9 @@ def notice_text(verdicts: Iterable[Verdict]) -> str:
     lines = ["NOTICE", ""]
     for verdict in verdicts:
         names = [f"{licences()[key].title} ({key})" for key in verdict.licences if key in licences()]
-        lines += [f"This product uses {verdict.subject}, licensed under: {'; '.join(names) or 'a licence that is not known'}."]
+        lines += [
+            f"This product uses {verdict.subject}, licensed under: {'; '.join(names) or 'a licence that is not known'}."
+        ]
     shipped = _exact(verdicts, _SHIPPED)
     shown = _exact(verdicts, _SHOWN)
     if shipped:
@@ -33,7 +35,12 @@ def notice_text(verdicts: Iterable[Verdict]) -> str:
     rest = [obligation for verdict in verdicts for obligation in verdict.obligations if not obligation.exact]
     if rest:
         lines += ["", "Besides:"]
-        lines += list(dict.fromkeys(f"- {obligation.what} ({obligation.licence} {obligation.section})".replace("( )", "").rstrip() for obligation in rest))
+        lines += list(
+            dict.fromkeys(
+                f"- {obligation.what} ({obligation.licence} {obligation.section})".replace("( )", "").rstrip()
+                for obligation in rest
+            )
+        )
     return "\n".join(lines) + "\n"
 
 

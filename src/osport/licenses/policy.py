@@ -37,7 +37,9 @@ class LicensePolicy(Stage):
     'allowed_with_obligations'
     """
 
-    def __init__(self, use: Use, *, models: Iterable[Entry] = (), on_unknown: Literal["deny", "allow"] = "deny") -> None:
+    def __init__(
+        self, use: Use, *, models: Iterable[Entry] = (), on_unknown: Literal["deny", "allow"] = "deny"
+    ) -> None:
         if not isinstance(use, Use):
             raise UsageError(f"LicensePolicy takes a Use, not {type(use).__name__}")
         if on_unknown not in ("deny", "allow"):
@@ -85,16 +87,21 @@ class LicensePolicy(Stage):
         )
 
     def _resolved(
-        self, model: Target | None, license: str | None, text: str | bytes | None, bases: tuple[str, ...], taught: tuple[str, ...]  # noqa: A002
+        self,
+        model: Target | None,
+        said: str | None,
+        text: str | bytes | None,
+        bases: tuple[str, ...],
+        taught: tuple[str, ...],
     ) -> Node:
-        plain = isinstance(model, str) and license is None and text is None and not bases and not taught
+        plain = isinstance(model, str) and said is None and text is None and not bases and not taught
         if plain and model in self._nodes:
             return self._nodes[str(model)]
         card = _card(model)
         if text is not None:
             card = evolve(card, texts=(("the given text", text), *card.texts))
         card = evolve(card, bases=tuple(dict.fromkeys((*card.bases, *bases))))
-        node = resolve(card, self.catalogue, teachers=taught, given=license)
+        node = resolve(card, self.catalogue, teachers=taught, given=said)
         if plain and card.folder is None:
             self._nodes[str(model)] = node
         return node
@@ -102,14 +109,20 @@ class LicensePolicy(Stage):
     def compare(self, models: Iterable[Target]) -> Comparison:
         """A table of verdicts, mildest outcome and fewest obligations first; equals keep their order."""
         verdicts = [self.check(model) for model in models]
-        return Comparison(tuple(sorted(verdicts, key=lambda verdict: (verdict.outcome.severity, len(verdict.obligations)))))
+        return Comparison(
+            tuple(sorted(verdicts, key=lambda verdict: (verdict.outcome.severity, len(verdict.obligations))))
+        )
 
     def gate(self, facts: ModelFacts) -> None:
         """Stop a model before it is loaded. Raises LicenseDenied with the verdict."""
         verdict = self.check(facts)
         if verdict.outcome.denied or (not verdict.allowed and self.on_unknown == "deny"):
             why = verdict.deciding[0] if verdict.deciding else None
-            raise LicenseDenied(f"{verdict.subject}: {verdict.outcome}" + (f": {why.text} ({why.licence} {why.section})" if why else ""), verdict)
+            raise LicenseDenied(
+                f"{verdict.subject}: {verdict.outcome}"
+                + (f": {why.text} ({why.licence} {why.section})" if why else ""),
+                verdict,
+            )
 
 
 def _names(field: str, value: str | Sequence[str]) -> tuple[str, ...]:

@@ -59,7 +59,15 @@ def as_html(verdict: Verdict) -> str:
     """The verdict as a table for a notebook; everything in it is escaped."""
     clauses, remarks = _split(verdict)
     rows = [_row(str(reason.outcome), reason.clause, reason.text, _place(reason)) for reason in (*clauses, *remarks)]
-    duties = [_row("to do", item.kind, item.what + (f": “{item.exact}”" if item.exact else ""), f"{item.licence} {item.section} when: {item.trigger}") for item in verdict.obligations]
+    duties = [
+        _row(
+            "to do",
+            item.kind,
+            item.what + (f": “{item.exact}”" if item.exact else ""),
+            f"{item.licence} {item.section} when: {item.trigger}",
+        )
+        for item in verdict.obligations
+    ]
     assumed = [_row("assumed", item.field, f"read as {item.read_as}", item.why) for item in verdict.assumptions]
     colour = _COLOURS[verdict.outcome]
     return (
@@ -109,7 +117,10 @@ class Comparison:
     def __str__(self) -> str:
         rows = (("model", "outcome", "licences", "because"), *self.rows)
         widths = [max(len(row[column]) for row in rows) for column in range(3)]
-        return "\n".join("  ".join((*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3])).rstrip() for row in rows)
+        return "\n".join(
+            "  ".join((*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3])).rstrip()
+            for row in rows
+        )
 
     def _repr_html_(self) -> str:
         head = "".join(f"<th>{name}</th>" for name in ("model", "outcome", "licences", "because"))

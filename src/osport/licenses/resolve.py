@@ -98,24 +98,32 @@ def _node(card: Card, relation: str, catalogue: Catalogue, path: tuple[str, ...]
             bases.extend((entry.licence, *entry.bases))
             if not found:
                 why = f"it looks like a derivative of a model under {entry.licence}, whose own licence is not known"
-                found.append((Evidence("catalogue", card.name, keys, "unverified", entry.source, why), Unclear(card.name, why)))
+                found.append(
+                    (Evidence("catalogue", card.name, keys, "unverified", entry.source, why), Unclear(card.name, why))
+                )
         else:
             bases.extend(entry.bases)
             if match.how == "mirror":
                 note = f"matched by name: a copy or conversion of {entry.patterns[0]}" + (f"; {note}" if note else "")
             verified = entry.verified if match.how == "name" else "unverified"
             for key in keys:
-                expression = Known(key) if key in licences() else Unclear(key, "the facts have no terms of this licence")
+                expression = (
+                    Known(key) if key in licences() else Unclear(key, "the facts have no terms of this licence")
+                )
                 found.append((Evidence("catalogue", card.name, (key,), verified, entry.source, note), expression))
-            confirmed = confirmed or entry.verified == "text" and match.how == "name" or entry.basis == "own entry"
+            confirmed = confirmed or (entry.verified == "text" and match.how == "name") or entry.basis == "own entry"
     if own and not _is_local(card):
-        raise UsageError(f"a cycle in the base models: {card.name} names itself ({own[0]}) as the model it was made from")
+        raise UsageError(
+            f"a cycle in the base models: {card.name} names itself ({own[0]}) as the model it was made from"
+        )
     if not found:
         why = "nothing says what its licence is" if not card.name else _unknown_name(card.name)
         found.append((Evidence("none", card.name, (), note=why), Unclear(card.name or "the model", why)))
     here = (*path, card.name or str(card.folder or ""))
     ancestors = tuple(
-        _ancestor(base, "base", catalogue, here, card.folder) for base in dict.fromkeys(bases) if not _same(base, card.name)
+        _ancestor(base, "base", catalogue, here, card.folder)
+        for base in dict.fromkeys(bases)
+        if not _same(base, card.name)
     )
     return Node(card.name or card.source, relation, tuple(found), confirmed, modality, ancestors, card.notes)
 
@@ -130,7 +138,7 @@ def _ancestor(name: str, relation: str, catalogue: Catalogue, path: tuple[str, .
     if local is not None and local.exists() and (local.is_dir() or local.suffix == ".gguf"):
         card = evolve(from_path(local.resolve()), name=str(local.resolve()))
         return _node(card, relation, catalogue, path)
-    if "/" not in name and catalogue.find(name) is None or name in licences():
+    if ("/" not in name and catalogue.find(name) is None) or name in licences():
         expression = by_tag(name)
         if isinstance(expression, Known):
             evidence = _evidence("ancestor", name, expression, "the name of the ancestor")
@@ -148,11 +156,13 @@ def _same(first: str, second: str) -> bool:
 
 
 def _unknown_name(name: str) -> str:
-    return f"no entry of the catalogue fits {name!r} (a newer release, or one that the facts do not know): show its licence text"
+    return f"no entry of the catalogue fits {name!r} (a newer release, or an unknown one): show its licence text"
 
 
 def _evidence(kind: str, said: str, expression: Expression, source: str) -> Evidence:
-    note = expression.why if isinstance(expression, Unclear) else expression.note if isinstance(expression, Known) else ""
+    note = (
+        expression.why if isinstance(expression, Unclear) else expression.note if isinstance(expression, Known) else ""
+    )
     return Evidence(kind, said, keys_of(expression), "", source, note)
 
 
@@ -173,15 +183,27 @@ def _from_text(name: str, text: str | bytes) -> tuple[Evidence, Expression, bool
     expression: Expression
     if match.how == "exact":
         expression = Known(match.licences[0])
-        return Evidence("text", name, match.licences, "text", match.source, f"word for word: {match.text_name}"), expression, True
+        return (
+            Evidence("text", name, match.licences, "text", match.source, f"word for word: {match.text_name}"),
+            expression,
+            True,
+        )
     if match.how == "mark":
-        expression = Known(match.licences[0]) if len(match.licences) == 1 else Unclear(name, "the heading fits several texts", match.licences)
+        expression = (
+            Known(match.licences[0])
+            if len(match.licences) == 1
+            else Unclear(name, "the heading fits several texts", match.licences)
+        )
         note = "recognised by its heading; the facts hold no full text to compare it with"
         return Evidence("text", name, match.licences, "unverified", match.source, note), expression, False
     if match.how == "near":
         titles = ", ".join(licences()[key].title for key in match.licences)
         why = f"nearly, but not quite, {titles}: {match.difference}"
         # What differs may be the very clause that decides, so the known terms are applied and nothing is cleared.
-        return Evidence("text", name, match.licences, "", match.source, why), Unclear(name, why, match.licences, altered=True), False
+        return (
+            Evidence("text", name, match.licences, "", match.source, why),
+            Unclear(name, why, match.licences, altered=True),
+            False,
+        )
     why = "a text that is like none of the known licences"
     return Evidence("text", name, (), "", "", why), Unclear(name, why), False

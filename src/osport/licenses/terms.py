@@ -35,11 +35,30 @@ __all__ = [
 Verified = Literal["text", "text-copy", "registry", "unverified"]
 Effect = Literal["grant", "ineligible", "terminates", "register", "notify", "display", "royalty"]
 Trigger = Literal[
-    "any_use", "weights", "distribute", "hosted", "product", "commercial_product", "derivative", "derivative_distributed",
-    "derivative_hosted",     "modified_distributed", "student_trained", "student_distributed", "publication",
-]  # fmt: skip
+    "any_use",
+    "weights",
+    "distribute",
+    "hosted",
+    "product",
+    "commercial_product",
+    "derivative",
+    "derivative_distributed",
+    "derivative_hosted",
+    "modified_distributed",
+    "student_trained",
+    "student_distributed",
+    "publication",
+]
 OutputEffect = Literal[
-    "allowed", "commercial", "flow_down", "purpose", "not_if_competing", "not_foundation", "forbidden", "silent", "unknown"
+    "allowed",
+    "commercial",
+    "flow_down",
+    "purpose",
+    "not_if_competing",
+    "not_foundation",
+    "forbidden",
+    "silent",
+    "unknown",
 ]
 
 
@@ -198,6 +217,10 @@ class Identifiers:
         return (*self.hf_license, *self.hf_license_name, *self.spdx, *self.scancode, *self.gguf)
 
 
+def _split(value: str) -> tuple[str, ...]:
+    return tuple(value.split())
+
+
 @frozen(kw_only=True)
 class Text:
     """A text that was read: the hash of all its words (``whole``) and those of its passages, in order
@@ -206,7 +229,7 @@ class Text:
     name: str
     source: str
     whole: str
-    passages: tuple[str, ...] = field(converter=lambda value: tuple(value.split()))
+    passages: tuple[str, ...] = field(converter=_split)
 
 
 @frozen(kw_only=True)
@@ -247,11 +270,15 @@ class Terms:
         return self.sources[claim.source]
 
 
+def _text(value: Mapping[str, str], _type: object) -> Text:
+    return Text(**value)
+
+
 def _converter() -> cattrs.Converter:
     converter = cattrs.Converter(forbid_extra_keys=True)
     for cls in (Commercial, Condition, OutputTerms, Duty, Territory, Policy, Distribution, Remark, Identifiers, Terms):
         converter.register_structure_hook(cls, make_dict_structure_fn(cls, converter, _cattrs_forbid_extra_keys=True))
-    converter.register_structure_hook(Text, lambda value, _: Text(**value))
+    converter.register_structure_hook(Text, _text)
     return converter
 
 

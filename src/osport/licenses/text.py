@@ -102,16 +102,20 @@ def checked_text(text: str | bytes, name: str) -> str:
     if len(text) > _MOST:
         raise FormatError(f"{name}: {len(text)} characters is no licence text; give the LICENSE file")
     if isinstance(text, bytes):
-        try:
-            text = text.decode("utf-8-sig")
-        except UnicodeDecodeError:
-            text = text.decode("cp1252", "replace")
-    odd = sum(1 for char in text if char < " " and char not in "\t\n\r\f\v" or char == "\ufffd")
+        text = _decoded(text)
+    odd = sum(1 for char in text if (char < " " and char not in "\t\n\r\f\v") or char == "\ufffd")
     if odd > len(text) / 200 or "\0" in text:
         raise FormatError(f"{name}: this is not text but binary data; give the LICENSE file as text")
     if not text.strip():
         raise FormatError(f"{name}: the licence text is empty; an empty file grants nothing, find the real one")
     return text
+
+
+def _decoded(text: bytes) -> str:
+    try:
+        return text.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return text.decode("cp1252", "replace")
 
 
 @functools.cache

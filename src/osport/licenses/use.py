@@ -24,7 +24,7 @@ Outputs = Literal["use", "sell", "train_same_family", "train_other_llm", "train_
 def _one_of(literal: Any) -> Callable[[Any, Any, Any], None]:
     allowed = get_args(literal)
 
-    def check(_use: Any, attribute: Any, value: Any) -> None:
+    def check(_use: object, attribute: Any, value: object) -> None:
         if value is not None and value not in allowed:
             raise UsageError(f"{attribute.name}={value!r}: must be one of {', '.join(allowed)}")
 
@@ -43,7 +43,11 @@ def _flag(_use: Any, attribute: Any, value: Any) -> None:
         raise UsageError(f"{attribute.name}={value!r}: must be True, False or None (left open)")
 
 
-def _places(value: Any) -> tuple[str, ...] | None:
+def _place(value: str | None) -> str | None:
+    return None if value is None else region(value)
+
+
+def _places(value: str | Iterable[str] | None) -> tuple[str, ...] | None:
     if value is None:
         return None
     places = [value] if isinstance(value, str) else list(value)
@@ -85,7 +89,7 @@ class Use:
     monthly_active_users_at_release: float | None = field(default=None, validator=_amount)
     annual_revenue: float | None = field(default=None, validator=_amount)
     monthly_revenue: float | None = field(default=None, validator=_amount)
-    seat: str | None = field(default=None, converter=lambda value: None if value is None else region(value))
+    seat: str | None = field(default=None, converter=_place)
     places_of_use: tuple[str, ...] | None = field(default=None, converter=_places)
     places_of_output_use: tuple[str, ...] | None = field(default=None, converter=_places)
     outputs: Outputs | None = field(default=None, validator=_one_of(Outputs))
@@ -104,19 +108,20 @@ class Use:
                 raise UsageError(f"{name}={value!r}: must be a non-empty string, or left out")
         if self.student_distributed and self.student_name is None:
             raise UsageError("student_distributed=True needs student_name: some licences bind the name")
-        if self.annual_revenue is not None and self.monthly_revenue is not None:
-            if self.monthly_revenue > self.annual_revenue:
-                raise UsageError(
-                    f"monthly_revenue={self.monthly_revenue!r} is above annual_revenue={self.annual_revenue!r}: "
-                    "a month cannot bring more than its year"
-                )
+        annual, monthly = self.annual_revenue, self.monthly_revenue
+        if annual is not None and monthly is not None and monthly > annual:
+            raise UsageError(
+                f"monthly_revenue={monthly!r} is above annual_revenue={annual!r}: a month is part of its year"
+            )
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Use:
         """A use from a mapping such as a TOML table. Raises UsageError for a field that does not exist."""
         unknown = sorted(set(values) - {attribute.name for attribute in fields(cls)})
         if unknown:
-            raise UsageError(f"a use has no field {', '.join(unknown)}; it has {', '.join(a.name for a in fields(cls))}")
+            raise UsageError(
+                f"a use has no field {', '.join(unknown)}; it has {', '.join(a.name for a in fields(cls))}"
+            )
         return cls(**values)
 
     def with_(self, **changes: Any) -> Use:

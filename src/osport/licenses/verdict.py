@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from enum import Enum
+from enum import Enum, StrEnum
 from typing import Any
 
 from attrs import asdict, field, frozen
@@ -13,7 +13,7 @@ __all__ = ["DISCLAIMER", "Assumption", "Evidence", "Obligation", "Outcome", "Rea
 DISCLAIMER = "This is a reading of licence terms by a program. It is not legal advice."
 
 
-class Outcome(str, Enum):
+class Outcome(StrEnum):
     """What a licence says to a use, from mildest to strictest.
 
     ``unknown`` stands between permission and refusal: it never passes for permission,
@@ -43,9 +43,6 @@ class Outcome(str, Enum):
     def strictest(cls, outcomes: Iterable[Outcome]) -> Outcome:
         """The strictest of them; ``allowed`` when there are none."""
         return max(outcomes, key=lambda outcome: outcome.severity, default=cls.ALLOWED)
-
-    def __str__(self) -> str:
-        return self.value
 
 
 _ORDER = (
