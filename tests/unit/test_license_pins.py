@@ -1,7 +1,7 @@
 # ruff: noqa: E501 - a table is read by its rows
 """What each licence says to five plain uses: the outcome, and the clause that decides.
 
-Read from the licence facts, not from the evaluator: a row that changes is a change of what osport says.
+A row that changes is a change of what osport says of a licence: hold it against the text before you change the row.
 Cells: outcome, clause (or the kind of the first obligation), section. ``duties`` is ``allowed_with_obligations``.
 """
 
