@@ -107,9 +107,15 @@ def test_a_text_of_another_kind():
 
 @pytest.mark.parametrize(
     ("text", "says"),
-    [("", "empty"), ("  \n\t ", "empty"), (b"", "empty"), (b"\x7fELF\0\0\0\1" * 30, "binary"), ("\x01\x02\x03" * 99, "binary"),
-     ("x" * 5_000_000, "no licence text")],
-)  # fmt: skip
+    [
+        ("", "empty"),
+        ("  \n\t ", "empty"),
+        (b"", "empty"),
+        (b"\x7fELF\0\0\0\1" * 30, "binary"),
+        ("\x01\x02\x03" * 99, "binary"),
+        ("x" * 5_000_000, "no licence text"),
+    ],
+)
 def test_texts_that_are_none(text, says):
     with pytest.raises(FormatError, match=says):
         POLICY.check(text=text)

@@ -26,6 +26,7 @@ _SIBLING = re.compile(
     r"non|reasoning|preview|vision|mini|small|medium|large|tiny|micro|\d{2,6}|h|nano|super|plus|pro|flash|next|coder|vl|omni|"
     r"code|math|\d+k|long|turbo|exp|alpha|beta|audio|embedding|reranker|guard|air|fp8|multimodal|\d+(\.\d+)?|sft|dpo)$"
 )
+_TELLING = 3
 _LAST_WORD = re.compile(r"^(.+)[-.]([a-z0-9_]+|\d\.\d+bpw)$")
 _WEIGHT_FILE = re.compile(r"\.(gguf|safetensors|bin|onnx)$", re.IGNORECASE)
 
@@ -114,10 +115,12 @@ class Catalogue:
             for pattern in self._patterns:
                 if not pattern.name.fullmatch(candidate):
                     continue
-                if not publisher or pattern.publisher.fullmatch(publisher):
+                if (not publisher and len(pattern.begins) >= _TELLING) or pattern.publisher.fullmatch(publisher):
                     return Match(pattern.entry, how, name)
         for pattern in self._patterns:
-            if publisher and not pattern.publisher.fullmatch(publisher) and pattern.name.fullmatch(stripped):
+            foreign = publisher and not pattern.publisher.fullmatch(publisher)
+            # A pattern such as acme/* says nothing of other publishers' models.
+            if foreign and len(pattern.begins) >= _TELLING and pattern.name.fullmatch(stripped):
                 plain = all(_SIBLING.match(word) for word in _words(stripped[len(pattern.begins) :]))
                 return Match(pattern.entry, "mirror" if plain else "derivative", name)
         plain_name = _canonical(stripped)

@@ -119,7 +119,7 @@ def _node(card: Card, relation: str, catalogue: Catalogue, path: tuple[str, ...]
     if not found:
         why = "nothing says what its licence is" if not card.name else _unknown_name(card.name)
         found.append((Evidence("none", card.name, (), note=why), Unclear(card.name or "the model", why)))
-    here = (*path, card.name or str(card.folder or ""))
+    here = (*path, str(card.folder.resolve()) if card.folder else card.name)
     ancestors = tuple(
         _ancestor(base, "base", catalogue, here, card.folder)
         for base in dict.fromkeys(bases)
@@ -136,8 +136,10 @@ def _ancestor(name: str, relation: str, catalogue: Catalogue, path: tuple[str, .
         raise UsageError(f"more than {_DEEPEST} generations of base models: {' -> '.join(path[:3])} ...")
     local = None if folder is None else folder / name
     if local is not None and local.exists() and (local.is_dir() or local.suffix == ".gguf"):
-        card = evolve(from_path(local.resolve()), name=str(local.resolve()))
-        return _node(card, relation, catalogue, path)
+        place = str(local.resolve())
+        if place in path:
+            raise UsageError(f"a cycle in the base models: {' -> '.join((*path, place))}; mend the base_model fields")
+        return _node(evolve(from_path(Path(place)), name=place), relation, catalogue, path)
     if ("/" not in name and catalogue.find(name) is None) or name in licences():
         expression = by_tag(name)
         if isinstance(expression, Known):
