@@ -65,6 +65,12 @@ def test_one_name_with_several_texts_is_unknown_until_the_text_or_the_publisher_
     assert POLICY.check(ModelFacts.of("card", name="MiniMaxAI/Next-1", **card)).outcome is UNKNOWN
 
 
+def test_a_key_that_is_also_a_tag_of_several_texts_means_the_tag_on_a_card():
+    said = {"name": "tencent/Next-1", "license": "other", "license_name": "tencent-hunyuan-community"}
+    assert POLICY.check(ModelFacts.of("card", **said)).outcome is UNKNOWN
+    assert POLICY.check(license="tencent-hunyuan-community").licences == ("tencent-hunyuan-community",)
+
+
 def test_what_every_candidate_refuses_is_refused():
     verdict = LicensePolicy(FIRM.with_(outputs="train_other_llm")).check(license="exaone")
     assert verdict.outcome is FORBIDDEN

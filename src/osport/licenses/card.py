@@ -13,7 +13,7 @@ from osport.core.facts import ModelFacts
 from osport.errors import FormatError, MissingDependency, StorageError, UsageError
 from osport.formats.gguf import GgufHeader
 
-__all__ = ["Card", "from_facts", "from_folder", "from_gguf"]
+__all__ = ["Card", "from_facts", "from_folder", "from_gguf", "from_path", "looks_like_path", "on_disk"]
 
 _LICENCE_FILES = ("license", "licence", "copying", "model_license", "model-license", "terms")
 _CODE = ("license-code", "license_code", "licence-code")
@@ -78,7 +78,7 @@ def from_facts(facts: ModelFacts) -> Card:
         bases=bases,
     )
     path = facts.get("path")
-    if path and Path(str(path)).exists():
+    if path and on_disk(Path(str(path))):
         card = card.joined(from_path(Path(str(path))))
     return card
 
@@ -201,14 +201,21 @@ def _front_matter(readme: Path) -> Mapping[str, Any]:
     return matter
 
 
+def on_disk(path: Path) -> bool:
+    """Whether a GGUF file or a folder lies there; a name that no file system takes does not."""
+    try:
+        return path.is_dir() or (path.suffix.lower() == ".gguf" and path.is_file())
+    except (OSError, ValueError):
+        return False
+
+
 def looks_like_path(target: str) -> bool:
     """Whether a string means a file or folder on this machine rather than a model's name.
 
     Raises UsageError for a GGUF path that does not exist.
     """
-    path = Path(target)
-    if path.exists() and (path.suffix.lower() == ".gguf" or path.is_dir()):
+    if on_disk(Path(target)):
         return True
-    if target.lower().endswith(".gguf") and (path.is_absolute() or target.startswith(("./", "../", "~"))):
+    if target.lower().endswith(".gguf") and target.startswith(("/", "./", "../", "~")):
         raise UsageError(f"{target}: no such file")
     return False

@@ -18,7 +18,7 @@ def cyclonedx_json(verdicts: Iterable[Verdict]) -> str:
     Raises MissingDependency without cyclonedx-python-lib.
     """
     try:
-        from cyclonedx.factory.license import LicenseFactory
+        from cyclonedx.contrib.license.factories import LicenseFactory
         from cyclonedx.model import Property
         from cyclonedx.model.bom import Bom
         from cyclonedx.model.component import Component, ComponentType

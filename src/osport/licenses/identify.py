@@ -72,7 +72,7 @@ def keys_of(expression: Expression) -> tuple[str, ...]:
 
 @functools.cache
 def _names() -> Mapping[str, tuple[str, ...]]:
-    """Every name to the keys that go under it. A licence's own key means that licence alone."""
+    """Every name to the keys that go under it."""
     found: dict[str, list[str]] = {}
     for terms in licences().values():
         for name in terms.ids.tags:
@@ -80,8 +80,19 @@ def _names() -> Mapping[str, tuple[str, ...]]:
             if terms.key not in keys:
                 keys.append(terms.key)
         found.setdefault(_flat(terms.title), []).append(terms.key)
-    own = {_flat(key): (key,) for key in licences()}
-    return {**{name: tuple(dict.fromkeys(keys)) for name, keys in found.items()}, **own}
+    return {name: tuple(dict.fromkeys(keys)) for name, keys in found.items()}
+
+
+@functools.cache
+def _own_keys() -> Mapping[str, tuple[str, ...]]:
+    return {_flat(key): (key,) for key in licences()}
+
+
+def _keys(said: str, *, own_first: bool) -> tuple[str, ...]:
+    """The keys under a name. Where a key of osport's is also a tag of several texts, a card means the tag."""
+    flat = _flat(said)
+    first, second = (_own_keys(), _names()) if own_first else (_names(), _own_keys())
+    return first.get(flat) or second.get(flat, ())
 
 
 def _flat(name: str) -> str:
@@ -92,11 +103,12 @@ def by_tag(said: str, *, publisher: str = "", strict: bool = False) -> Expressio
     """What a licence field means: a hub tag, a ``license_name``, an SPDX expression, a ScanCode reference, a key.
 
     None when it says nothing (``other``). Several texts under one name are told apart by the publisher where that
-    is enough. ``strict``: raise UsageError for what cannot be read at all, instead of :class:`Unclear`.
+    is enough. ``strict``: the caller's own word: osport's keys come first, and a misspelt
+    name raises UsageError instead of being :class:`Unclear`.
     """
     if _flat(said) in _SAYS_NOTHING:
         return None
-    keys = _names().get(_flat(said), ())
+    keys = _keys(said, own_first=strict)
     if len(keys) == 1:
         return Known(keys[0])
     if keys:
@@ -211,7 +223,7 @@ def _translated(tree: Any, strict: bool, compound: bool) -> Expression | None:
 
 
 def _symbol(said: str, strict: bool, compound: bool) -> Expression | None:
-    keys = _names().get(_flat(said), ())
+    keys = _keys(said, own_first=strict)
     if len(keys) == 1:
         return Known(keys[0])
     if keys:

@@ -8,7 +8,7 @@ from pathlib import Path
 from attrs import evolve, field, frozen
 
 from osport.errors import UsageError
-from osport.licenses.card import Card, from_path
+from osport.licenses.card import Card, from_path, on_disk
 from osport.licenses.catalogue import Catalogue
 from osport.licenses.identify import Expression, Known, Unclear, by_link, by_tag, keys_of
 from osport.licenses.terms import licences
@@ -135,13 +135,13 @@ def _ancestor(name: str, relation: str, catalogue: Catalogue, path: tuple[str, .
     if len(path) > _DEEPEST:
         raise UsageError(f"more than {_DEEPEST} generations of base models: {' -> '.join(path[:3])} ...")
     local = None if folder is None else folder / name
-    if local is not None and local.exists() and (local.is_dir() or local.suffix == ".gguf"):
+    if local is not None and on_disk(local):
         place = str(local.resolve())
         if place in path:
             raise UsageError(f"a cycle in the base models: {' -> '.join((*path, place))}; mend the base_model fields")
         return _node(evolve(from_path(Path(place)), name=place), relation, catalogue, path)
     if ("/" not in name and catalogue.find(name) is None) or name in licences():
-        expression = by_tag(name)
+        expression = Known(name) if name in licences() else by_tag(name)
         if isinstance(expression, Known):
             evidence = _evidence("ancestor", name, expression, "the name of the ancestor")
             return Node(name, relation, ((evidence, expression),), name in licences())
