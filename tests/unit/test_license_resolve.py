@@ -131,6 +131,9 @@ def test_a_slip_of_the_pen_gets_a_suggestion():
         ("google/gemma-5-12b", (), UNKNOWN),
         ("Qwen/Qwen4-32B", (), UNKNOWN),
         ("nobody/nothing", (), UNKNOWN),
+        ("SmolLM2-135M-Instruct.Q4_1.gguf", ("apache-2.0",), DUTIES),
+        ("granite-3.1-8b-instruct", ("apache-2.0",), ALLOWED),
+        ("granite-3.1-8b-sql-tuned", ("apache-2.0",), UNKNOWN),
     ],
 )
 def test_checkpoints(name, keys, outcome):

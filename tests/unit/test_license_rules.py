@@ -193,6 +193,8 @@ def test_the_modality_is_the_models_not_the_uses():
         ("qwen-research", "weapons", GRANT),
         ("gemma-terms", "automated credit scoring", FORBIDDEN),
         ("gemma-terms", "recipe search", DUTIES),
+        ("bigscience-openrail-m", "courtesy reminders", DUTIES),
+        ("bigscience-openrail-m", "court decisions", FORBIDDEN),
     ],
 )
 def test_applications_against_use_policies(licence, application, outcome):

@@ -12,27 +12,27 @@ _WORDS = {
     "critical_infrastructure": "critical infrastructure|power grid|energy grid|water supply|air traffic|"
     "traffic control|transportation technolog|heavy machinery",
     "medical": "medic|clinic|health|diagnos|patient|therap|pharma|hospital",
-    "legal": "\\blegal|lawyer|attorney|law firm|litigation",
-    "financial": "financ|invest|trading|banking|tax advice",
-    "law_enforcement": "law enforcement|police|policing|justice|migration|immigration|asylum|border|court|parole",
+    "legal": "legal|lawyer|attorney|law firm|litigation",
+    "financial": "financ|invest(ing|ment|or)|trading|banking|tax advice",
+    "law_enforcement": "law enforcement|police|policing|justice|migration|immigration|asylum|border (control|guard|patrol)|courts?\\b|parole",
     "automated_decisions": "automated decision|credit scor|scoring of people|hiring|recruit|employment|insurance|"
     "lending|loan|welfare|benefit eligib|admission",
     "surveillance": "surveil|tracking of people|wiretap|monitoring of people",
     "biometrics": "biometric|face recognition|facial recognition|emotion recognition",
-    "malware": "malware|ransomware|exploit|phishing|hacking",
+    "malware": "malware|ransomware|exploits?\\b|phishing|hacking",
     "adult": "adult content|porn|sexual|nsfw|erotic",
     "minors": "child exploit|grooming|harm(ing)? (minors|children)",
     "discrimination": "discriminat|hate speech|harass",
     "personal_data": "personal data|doxx|scrap(e|ing) of people|personally identif|\\bpii\\b",
     "undisclosed_ai": "impersonat|undisclosed|pass(ed)? off as human|fake review|disinformation|astroturf|deepfake",
     "illegal": "illegal|unlawful|crim(e|inal)|fraud|terror|drugs? (deal|traffick)|scam|spam",
-    "ai_work_assistant": "coding|code assist|programming|developer tool|copilot|software engineer|office|productivity|"
+    "ai_work_assistant": "coding|code assist|programming|developer tool|copilot|software engineer|office (work|suite|assist|productivity)|productivity|"
     "work assistant|ide plugin|code complet|code review",
     "research": "research|scientific|academic",
     "evaluation": "evaluat|benchmark|testing",
     "education": "educat|teaching|school|classroom|university|course",
 }
-_PATTERNS = {name: re.compile(words, re.IGNORECASE) for name, words in _WORDS.items()}
+_PATTERNS = {name: re.compile(rf"\b(?:{words})", re.IGNORECASE) for name, words in _WORDS.items()}
 HARMLESS = frozenset({"ai_work_assistant", "research", "evaluation", "education"})
 
 

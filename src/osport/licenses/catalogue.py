@@ -111,18 +111,18 @@ class Catalogue:
     def _find(self, name: str) -> Match | None:
         publisher, bare = _parts(name)
         stripped = _strip(bare)
-        for candidate, how in ((bare, "name"), (stripped, "mirror")):
+        for candidate in (bare, stripped):
             for pattern in self._patterns:
-                if not pattern.name.fullmatch(candidate):
-                    continue
-                if (not publisher and len(pattern.begins) >= _TELLING) or pattern.publisher.fullmatch(publisher):
-                    return Match(pattern.entry, how, name)
+                if pattern.name.fullmatch(candidate) and pattern.publisher.fullmatch(publisher):
+                    # The Ollama library converts other people's models.
+                    own = candidate == bare and publisher != "ollama"
+                    return Match(pattern.entry, "name" if own else "mirror", name)
         for pattern in self._patterns:
-            foreign = publisher and not pattern.publisher.fullmatch(publisher)
             # A pattern such as acme/* says nothing of other publishers' models.
-            if foreign and len(pattern.begins) >= _TELLING and pattern.name.fullmatch(stripped):
+            if len(pattern.begins) >= _TELLING and pattern.name.fullmatch(stripped):
                 plain = all(_SIBLING.match(word) for word in _words(stripped[len(pattern.begins) :]))
-                return Match(pattern.entry, "mirror" if plain else "derivative", name)
+                how = "derivative" if not plain else "mirror" if publisher or stripped != bare else "name"
+                return Match(pattern.entry, how, name)
         plain_name = _canonical(stripped)
         for regex, entry, _ in self._hints:
             if regex.fullmatch(plain_name):
@@ -207,7 +207,8 @@ def _words(name: str) -> list[str]:
 def _strip(bare: str) -> str:
     """The name without what a conversion appends: ``llama-3.3-70b-instruct-q4_k_m`` -> ``llama-3.3-70b-instruct``."""
     while match := _LAST_WORD.match(bare):
-        if not all(_CONVERSION.match(word) for word in match[2].split("_")):
+        word = match[2]
+        if not _CONVERSION.match(word) and not all(_CONVERSION.match(part) for part in word.split("_")):
             break
         bare = match[1]
     return bare

@@ -119,8 +119,7 @@ class LicensePolicy(Stage):
         if verdict.outcome.denied or (not verdict.allowed and self.on_unknown == "deny"):
             why = verdict.deciding[0] if verdict.deciding else None
             raise LicenseDenied(
-                f"{verdict.subject}: {verdict.outcome}"
-                + (f": {why.text} ({why.licence} {why.section})" if why else ""),
+                f"{verdict.subject}: {verdict.outcome}" + (f": {why}" if why else ""),
                 verdict,
             )
 
