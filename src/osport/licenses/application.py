@@ -14,7 +14,8 @@ _WORDS = {
     "medical": "medic|clinic|health|diagnos|patient|therap|pharma|hospital",
     "legal": "legal|lawyer|attorney|law firm|litigation",
     "financial": "financ|invest(ing|ment|or)|trading|banking|tax advice",
-    "law_enforcement": "law enforcement|police|policing|justice|migration|immigration|asylum|border (control|guard|patrol)|courts?\\b|parole",
+    "law_enforcement": "law enforcement|police|policing|justice|migration|immigration|asylum|border (control|guard|patrol)|"
+    "courts?\\b|parole",
     "automated_decisions": "automated decision|credit scor|scoring of people|hiring|recruit|employment|insurance|"
     "lending|loan|welfare|benefit eligib|admission",
     "surveillance": "surveil|tracking of people|wiretap|monitoring of people",
@@ -26,7 +27,8 @@ _WORDS = {
     "personal_data": "personal data|doxx|scrap(e|ing) of people|personally identif|\\bpii\\b",
     "undisclosed_ai": "impersonat|undisclosed|pass(ed)? off as human|fake review|disinformation|astroturf|deepfake",
     "illegal": "illegal|unlawful|crim(e|inal)|fraud|terror|drugs? (deal|traffick)|scam|spam",
-    "ai_work_assistant": "coding|code assist|programming|developer tool|copilot|software engineer|office (work|suite|assist|productivity)|productivity|"
+    "ai_work_assistant": "coding|code assist|programming|developer tool|copilot|software engineer|"
+    "office (work|suite|assist|productivity)|productivity|"
     "work assistant|ide plugin|code complet|code review",
     "research": "research|scientific|academic",
     "evaluation": "evaluat|benchmark|testing",
