@@ -216,6 +216,14 @@ def test_the_most_specific_pattern_wins():
     assert found.entry.licence == "qwen-research"
 
 
+def test_the_more_specific_of_ones_own_patterns_wins_in_either_order():
+    broad = Entry(patterns=("acme/*",), licence="mit", basis="own entry")
+    narrow = Entry(patterns=("acme/research-*",), licence="cc-by-nc-4.0", basis="own entry")
+    for own in ([broad, narrow], [narrow, broad]):
+        assert LicensePolicy(FIRM, models=own).check("acme/research-7b").licences == ("cc-by-nc-4.0",)
+        assert LicensePolicy(FIRM, models=own).check("acme/other-7b").licences == ("mit",)
+
+
 def folder_of(tmp_path, readme="", **files):
     folder = tmp_path / "acme--model"
     folder.mkdir()

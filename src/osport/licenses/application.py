@@ -14,8 +14,8 @@ _WORDS = {
     "medical": "medic|clinic|health|diagnos|patient|therap|pharma|hospital",
     "legal": "legal|lawyer|attorney|law firm|litigation",
     "financial": "financ|invest(ing|ment|or)|trading|banking|tax advice",
-    "law_enforcement": "law enforcement|police|policing|justice|migration|immigration|asylum|border (control|guard|patrol)|"
-    "courts?\\b|parole",
+    "law_enforcement": "law enforcement|police|policing|justice|migration|immigration|asylum|"
+    "border (control|guard|patrol)|courts?\\b|parole",
     "automated_decisions": "automated decision|credit scor|scoring of people|hiring|recruit|employment|insurance|"
     "lending|loan|welfare|benefit eligib|admission",
     "surveillance": "surveil|tracking of people|wiretap|monitoring of people",
