@@ -241,6 +241,12 @@ def test_a_folder_as_the_hub_serves_it(tmp_path):
     assert POLICY.check(str(folder)).outcome is verdict.outcome is GRANT
 
 
+def test_a_snapshot_in_the_hubs_cache_is_known_by_its_repository(tmp_path):
+    snapshot = tmp_path / "models--mistralai--Codestral-22B-v0.1" / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    assert POLICY.check(snapshot).licences == ("mistral-non-production",)
+
+
 def test_an_adapter_names_its_base(tmp_path):
     adapter = json.dumps({"base_model_name_or_path": "mistralai/Codestral-22B-v0.1"})
     verdict = POLICY.check(folder_of(tmp_path, "license: mit", adapter_config__json=adapter))

@@ -148,7 +148,7 @@ def from_folder(folder: Path) -> Card:
     )
     own_name = matter.get("model_name") if "/" in str(matter.get("model_name", "")) else None
     return Card(
-        name=str(own_name or folder.resolve().name.replace("models--", "").replace("--", "/")),
+        name=str(own_name or _folder_name(folder.resolve())),
         source=str(folder),
         said=_said(matter),
         texts=tuple((file.name, _bytes(file)) for file in model_files),
@@ -156,6 +156,12 @@ def from_folder(folder: Path) -> Card:
         notes=notes,
         folder=folder,
     )
+
+
+def _folder_name(folder: Path) -> str:
+    """``publisher/name`` of a snapshot in the hub's cache (``models--publisher--name/snapshots/...``), or the name."""
+    cached = next((part for part in folder.parts if part.startswith("models--")), folder.name)
+    return cached.removeprefix("models--").replace("--", "/")
 
 
 def _licence_files(folder: Path) -> list[Path]:
