@@ -267,6 +267,11 @@ def test_a_licence_for_the_code_is_left_aside(tmp_path, apache_text):
     assert any("LICENSE-CODE" in reason.text for reason in verdict.reasons)
 
 
+def test_licences_of_third_parties_parts_are_left_aside(tmp_path, apache_text):
+    files = {"LICENSE": apache_text, "LICENSE-3RD-PARTY": "Parts are by others: see their own terms."}
+    assert POLICY.check(folder_of(tmp_path, "license: apache-2.0", **files)).outcome is ALLOWED
+
+
 def test_contradictory_files(tmp_path, apache_text):
     folder = folder_of(tmp_path, "license: cc-by-nc-4.0", LICENSE=apache_text)
     verdict = POLICY.check(folder)

@@ -17,6 +17,7 @@ __all__ = ["Card", "from_facts", "from_folder", "from_gguf", "from_path", "looks
 
 _LICENCE_FILES = ("license", "licence", "copying", "model_license", "model-license", "terms")
 _CODE = ("license-code", "license_code", "licence-code")
+_THIRD_PARTY = ("third-party", "third_party", "thirdparty", "3rd")
 _LARGEST = 4_000_000
 
 
@@ -142,9 +143,9 @@ def from_folder(folder: Path) -> Card:
         except (ValueError, AttributeError) as error:
             raise FormatError(f"{adapter}: not a JSON object: {error}") from error
     files = _licence_files(folder)
-    model_files = [file for file in files if not file.name.lower().startswith(_CODE)]
+    model_files = [file for file in files if not _of_something_else(file.name.lower())]
     notes = tuple(
-        f"{file.name} is the licence of the code and was left aside" for file in files if file not in model_files
+        f"{file.name} is not about the weights and was left aside" for file in files if file not in model_files
     )
     own_name = matter.get("model_name") if "/" in str(matter.get("model_name", "")) else None
     return Card(
@@ -156,6 +157,11 @@ def from_folder(folder: Path) -> Card:
         notes=notes,
         folder=folder,
     )
+
+
+def _of_something_else(name: str) -> bool:
+    """Licences of code, or of third parties' parts, beside that of the weights."""
+    return name.startswith(_CODE) or any(word in name for word in _THIRD_PARTY)
 
 
 def _folder_name(folder: Path) -> str:
