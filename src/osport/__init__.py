@@ -22,9 +22,13 @@ if TYPE_CHECKING:
     from osport.core.types import ToolCall as ToolCall
     from osport.core.types import Usage as Usage
     from osport.evals import GoldenSet as GoldenSet
+    from osport.licenses import LicensePolicy as LicensePolicy
+    from osport.licenses import Use as Use
     from osport.model import Model as Model
     from osport.port import Port as Port
     from osport.store import pull_model as pull_model
+    from osport.vram import Device as Device
+    from osport.vram import VramBudget as VramBudget
 
 __version__ = "0.1.0"
 
@@ -34,8 +38,10 @@ _HOMES = {
     "Completion": "osport.core.types",
     "ConstrainedOutput": "osport.constrained",
     "Delta": "osport.core.types",
+    "Device": "osport.vram",
     "Enforcement": "osport.core.types",
     "GoldenSet": "osport.evals",
+    "LicensePolicy": "osport.licenses",
     "Message": "osport.core.types",
     "Model": "osport.model",
     "ModelFacts": "osport.core.facts",
@@ -44,6 +50,8 @@ _HOMES = {
     "Sampling": "osport.core.types",
     "ToolCall": "osport.core.types",
     "Usage": "osport.core.types",
+    "Use": "osport.licenses",
+    "VramBudget": "osport.vram",
     "pull_model": "osport.store",
 }
 

@@ -10,10 +10,26 @@ import pytest
 
 import osport
 
-HEAVY = (
-    "anthropic genai_prices jinja2 llama_cpp llguidance matplotlib numpy openai outlines pandas ray scipy statsmodels "
-    "torch transformers vllm xgrammar xllamacpp"
-).split()  # noqa: SIM905
+HEAVY = [
+    "anthropic",
+    "genai_prices",
+    "jinja2",
+    "llama_cpp",
+    "llguidance",
+    "matplotlib",
+    "numpy",
+    "openai",
+    "outlines",
+    "pandas",
+    "ray",
+    "scipy",
+    "statsmodels",
+    "torch",
+    "transformers",
+    "vllm",
+    "xgrammar",
+    "xllamacpp",
+]
 MODULES = sorted(
     info.name
     for info in pkgutil.walk_packages(osport.__path__, "osport.")

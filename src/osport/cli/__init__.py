@@ -13,6 +13,8 @@ import click
 
 from osport import __version__
 from osport.cli import commands
+from osport.cli.license import license_group
+from osport.cli.vram import vram
 from osport.errors import BackendError, ModelNotFound, OsportError, OutputError, PluginError
 
 __all__ = ["app", "main"]
@@ -24,7 +26,7 @@ def app() -> None:
     """Take one task off a closed model and put it on an open-weight model, with data instead of faith."""
 
 
-for command in commands.ALL:
+for command in (*commands.ALL, license_group, vram):
     app.add_command(command)
 
 
