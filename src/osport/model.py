@@ -10,22 +10,20 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from attrs import evolve, fields
+from attrs import evolve
 
 from osport.core import stage as stages_of
-from osport.core.capabilities import ALL_SAMPLING, Capabilities, negotiate
+from osport.core.capabilities import Capabilities, negotiate
 from osport.core.facts import ModelFacts
+from osport.core.prompt import Prompt, to_request
 from osport.core.stage import Stage
-from osport.core.types import Completion, Delta, Message, Request, Sampling
+from osport.core.types import Completion, Delta, Message, Request
 from osport.errors import BackendError, ContractViolation, OsportError, PluginError, UnsupportedFeature, UsageError
 from osport.plugin.backend import Backend
 from osport.plugin.hookspecs import CallRecord, ModelRef
 from osport.plugin.registry import parse_reference, registry
 
-__all__ = ["Model", "Prompt"]
-
-Prompt = str | Message | Sequence[Message] | Request
-"""What may be asked: a user's text, a message, a conversation, or a whole request."""
+__all__ = ["Model"]
 
 
 class Model:
@@ -206,7 +204,7 @@ class Model:
 
     def count_tokens(self, prompt: str | Message | Sequence[Message]) -> int:
         """Prompt tokens after the chat template. Raises UnsupportedFeature where the engine cannot say."""
-        request = _request(prompt)
+        request = to_request(prompt)
         with self._errors():
             return self.backend.count_tokens(request.messages)
 
@@ -257,7 +255,7 @@ class Model:
     ) -> Request:
         if self._closed:
             raise UsageError(f"{self!r} was called after close()")
-        request = _request(prompt, timeout, sampling)
+        request = to_request(prompt, timeout, sampling)
         with self._errors():
             request = stages_of.prepare(stages, request, self.capabilities)
             return negotiate(request, self.capabilities, backend=self.ref.backend, stream=stream)
@@ -345,26 +343,3 @@ def _name_of(backend: Backend) -> str:
             if registry().spec(info.name).factory is type(backend):
                 return info.name
     return type(backend).__name__
-
-
-def _request(prompt: Prompt, timeout: float | None = None, sampling: Mapping[str, Any] | None = None) -> Request:
-    """The request, with the call's sampling laid over the request's own."""
-    if isinstance(prompt, str):
-        prompt = [Message.user(prompt)]
-    elif isinstance(prompt, Message):
-        prompt = [prompt]
-    if isinstance(prompt, Request):
-        request = prompt
-    else:
-        messages = tuple(prompt)
-        wrong = [item for item in messages if not isinstance(item, Message)]
-        if wrong:
-            raise UsageError(f"a conversation holds osport.Message objects, not {wrong[0]!r}")
-        request = Request(messages)
-    unknown = sorted(set(sampling or ()) - ALL_SAMPLING)
-    if unknown:
-        names = ", ".join(f.name for f in fields(Sampling))
-        raise UsageError(f"unknown sampling parameter {unknown[0]!r}; there are: {names}")
-    if sampling:
-        request = evolve(request, sampling=evolve(request.sampling, **sampling))
-    return evolve(request, timeout=timeout) if timeout is not None else request

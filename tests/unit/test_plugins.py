@@ -92,6 +92,19 @@ def test_a_misspelt_hook_is_reported_and_the_rest_of_the_plugin_works(installed)
     assert "osport-misspelt" in run.stderr
 
 
+def test_hooks_add_backends_facts_scorers_and_observers(installed):
+    code = (
+        "from osport import Model\n"
+        "from osport.plugin.registry import registry\n"
+        "model = Model('whisper:x')\n"
+        "print(model.generate('HI').text, model.facts['license'], list(registry().scorers()))\n"
+    )
+    run = installed(code, "hooks")
+    assert run.stdout == "finished whisper:x hi\nhi mit ['always']\n"
+    # A hook may not take the name of a backend that an entry point offers.
+    assert "osport-hooks offers a backend 'echo', a name in use" in run.stderr
+
+
 def test_plugins_can_be_shut_out(installed):
     for environment in (
         {"OSPORT_DISABLE_PLUGINS": "osport-clash"},
