@@ -4,7 +4,7 @@ Source: the sdist of vaderSentiment 3.3.2 (MIT) holds 3,708 snippets of Amazon r
 least 20 people from -4 (very negative) to 4 (very positive); the snippets are those of Hu & Liu (2004).
 
 The rule: a mean rating of at least 0.5 is ``pos``, of at most -0.5 is ``neg``, anything between is
-``neutral``; ``score`` is the mean rating itself. 240 items are drawn, each class with its share of the
+``neutral``; ``score`` is the mean rating itself. 200 items are drawn, each class with its share of the
 whole, and three few-shot examples, one a class, from reviews that no item was drawn from.
 """
 
@@ -27,7 +27,7 @@ INNER_TAR = "vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz"
 RATINGS = "hutto_ICWSM_2014/amazonReviewSnippets_GroundTruth.txt"
 RATINGS_SHA256 = "11a9807a0974a2506a2d3b4851eaf69b3d6d20688ce4923adda2312a4f6dd6c2"
 
-ITEMS = 240
+ITEMS = 200
 SEED = 20141
 LABELS = ("pos", "neg", "neutral")
 
