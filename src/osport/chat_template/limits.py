@@ -23,7 +23,7 @@ __all__ = ["SECONDS", "check_size", "deadline", "guard"]
 
 SECONDS = 5.0
 SOURCE_CHARACTERS = 256 * 1024  # published templates stay under 20 KB
-TEXT_CHARACTERS = 256 * 2**20  # all text that one render makes, intermediate strings included
+TEXT_CHARACTERS = 128 * 2**20  # all text that one render makes, intermediate strings included
 POINTER_BYTES = 8
 POWER_BITS = 4096
 
@@ -60,7 +60,7 @@ def guard(environment: Any) -> None:
     environment.intercepted_binops = frozenset({"+", "*", "**", "%"})
     environment.call_binop = _operate
     environment.concat = _concat
-    for name, filter_ in (("join", _join), ("replace", _replace)):
+    for name, filter_ in (("join", _join), ("replace", _replace), ("list", _list)):
         environment.filters[name] = functools.wraps(environment.filters[name])(
             functools.partial(filter_, environment.filters[name])
         )
@@ -133,6 +133,12 @@ def _replace(original: Callable[..., str], eval_context: Any, s: str, old: str, 
     if isinstance(s, str) and isinstance(old, str) and isinstance(new, str):
         _spend(len(s) + s.count(old) * len(new))
     return original(eval_context, s, old, new, count)
+
+
+def _list(original: Callable[..., list[Any]], value: Any) -> list[Any]:
+    if isinstance(value, str):
+        _spend(POINTER_BYTES * len(value))
+    return original(value)
 
 
 class _Watch:

@@ -113,6 +113,29 @@ def variables(source: str) -> frozenset[str]:
 
 
 @functools.lru_cache(maxsize=256)
+def unguarded(source: str) -> frozenset[str]:
+    """The names that the template reads without asking first whether they are defined."""
+    import jinja2.meta
+    import jinja2.nodes
+
+    tree = _parsed(source)
+    asked = {node.node.name for node in tree.find_all(jinja2.nodes.Test) if isinstance(node.node, jinja2.nodes.Name)}
+    asked |= {
+        node.node.name
+        for node in tree.find_all(jinja2.nodes.Filter)
+        if node.name in ("default", "d") and isinstance(node.node, jinja2.nodes.Name)
+    }
+    # A name alone as a condition is a question too: an undefined one is false.
+    for branch in tree.find_all((jinja2.nodes.If, jinja2.nodes.CondExpr)):
+        for node in (branch.test, *branch.test.find_all(jinja2.nodes.Name)):
+            if isinstance(node, jinja2.nodes.Name):
+                asked.add(node.name)
+    targets = {name.name for name in tree.find_all(jinja2.nodes.Name) if name.ctx in ("store", "param")}
+    targets |= {macro.name for macro in tree.find_all(jinja2.nodes.Macro)}
+    return frozenset(jinja2.meta.find_undeclared_variables(tree)) - asked - targets
+
+
+@functools.lru_cache(maxsize=256)
 def literals(source: str) -> str:
     """All text that the template may write by itself, pieces apart by a null character."""
     import jinja2.nodes
