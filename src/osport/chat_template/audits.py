@@ -84,7 +84,12 @@ def forged(template: ChatTemplate, messages: Sequence[Message | Mapping[str, Any
         for token in sorted(own):
             if token in text:
                 found.append(
-                    Finding("error", "forged-turn", f"messages[{index}].content", f"the control token {token} of this template")
+                    Finding(
+                        "error",
+                        "forged-turn",
+                        f"messages[{index}].content",
+                        f"the control token {token} of this template",
+                    )
                 )
     return found
 
@@ -132,7 +137,7 @@ def _opening(template: ChatTemplate) -> Iterator[Finding]:
     if capabilities.opening:
         return
     ask = [{"role": "user", "content": "kquser"}]
-    if capabilities.content == "parts":
+    if capabilities.form.content == "parts":
         ask = [{"role": "user", "content": [{"type": "text", "text": "kquser"}]}]
     try:
         opened = template._write(ask, add_generation_prompt=True)
@@ -159,18 +164,31 @@ def _texts(template: ChatTemplate, messages: list[dict[str, Any]]) -> Iterator[F
         place = f"messages[{index}].content"
         foreign = sorted({token for _, token in find_tokens(text)} - own)
         for token in foreign:
-            yield Finding("warning", "foreign-token", place, f"{token} is a control token of another family; here it is plain text")
+            yield Finding(
+                "warning",
+                "foreign-token",
+                place,
+                f"{token} is a control token of another family; here it is plain text",
+            )
         prose = without_code(text)
-        words = [match.group() for pattern in load("control_tokens.toml")["turns"] for match in re.finditer(pattern, prose)]
+        words = [
+            match.group() for pattern in load("control_tokens.toml")["turns"] for match in re.finditer(pattern, prose)
+        ]
         if words:
             yield Finding("warning", "role-word", place, f"a line begins with {words[0]!r}")
-        speakers = {token for _, token in find_tokens(text) if re.search(r"(?i)user|assistant|INST|start|system|turn", token)}
+        speakers = {
+            token for _, token in find_tokens(text) if re.search(r"(?i)user|assistant|INST|start|system|turn", token)
+        }
         if messages[index].get("role") == "user" and (len(speakers) >= 2 or len(set(words)) >= 2):
             yield Finding("warning", "hand-assembled", place, "one message holds a whole dialogue, written out by hand")
         for tag in family.tags if family else ():
             if re.search(rf"</?{re.escape(tag)}>", prose):
                 yield Finding(
-                    "warning", "family-tag", place, f"<{tag}> has a meaning of its own for {family.name}", "rename the tag"
+                    "warning",
+                    "family-tag",
+                    place,
+                    f"<{tag}> has a meaning of its own for {family.name}",
+                    "rename the tag",
                 )
 
 
@@ -181,7 +199,9 @@ def _stops(template: ChatTemplate, turns: Turns) -> Iterator[Finding]:
     reasoning = set(family.reasoning) if family else set()
     for stop in turns.sampling.stop or ():
         if stop in own_tokens(template):
-            yield Finding("warning", "stop-is-token", "stop", f"{stop} ends every turn anyway, and engines do not print it")
+            yield Finding(
+                "warning", "stop-is-token", "stop", f"{stop} ends every turn anyway, and engines do not print it"
+            )
         elif any(stop in mark for mark in reasoning):
             yield Finding("warning", "stop-in-reasoning", "stop", f"{stop!r} would end the answer inside its reasoning")
 

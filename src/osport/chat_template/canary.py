@@ -5,7 +5,6 @@ The canary finds what a template drops, repeats, escapes or moves without knowin
 
 from __future__ import annotations
 
-import copy
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,7 +17,9 @@ from osport.errors import TemplateError
 
 __all__ = ["Part", "check", "plant"]
 
-Kind = Literal["system", "user", "assistant", "tool_result", "reasoning", "call_name", "argument", "tool_name", "tool_text"]
+Kind = Literal[
+    "system", "user", "assistant", "tool_result", "reasoning", "call_name", "argument", "tool_name", "tool_text"
+]
 
 # What an escape would change: HTML escapes < & " ', JSON escapes ", Python's repr escapes '.
 TELLTALE = "<&\"'"
@@ -55,9 +56,10 @@ class _Planter:
         self.parts.append(Part(path, kind, turn, first, last, value))
         return f"{first}{self._telltale} {value} {last}" if self._telltale else f"{first}{value}{last}"
 
-    def name(self, value: str, path: str, kind: Kind, turn: int, words: tuple[str, str]) -> str:
-        self.parts.append(Part(path, kind, turn, words[0], "", value))
-        return f"{value}_{words[0]}"
+    def name(self, value: str, path: str, kind: Kind, turn: int = -1) -> str:
+        first, _ = self.words()
+        self.parts.append(Part(path, kind, turn, first, "", value))
+        return f"{value}_{first}"
 
     def leaves(self, value: Any, path: str, kind: Kind, turn: int) -> Any:
         if isinstance(value, str):
@@ -87,21 +89,26 @@ def plant(
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]] | None, list[Part]]:
     """The same request with a canary in every part, and the list of parts."""
     planter = _Planter(json.dumps([messages, tools], ensure_ascii=False, default=str), telltale)
-    names: dict[str, tuple[str, str]] = {}
-    planted_tools = [_plant_tool(tool, index, planter, names) for index, tool in enumerate(tools)] if tools else None
-    planted = [_plant_message(message, index, planter, names) for index, message in enumerate(messages)]
+    called: dict[str, str] = {}
+    planted_tools = [_plant_tool(tool, index, planter) for index, tool in enumerate(tools)] if tools else None
+    planted = [_plant_message(message, index, planter, called) for index, message in enumerate(messages)]
     return planted, planted_tools, planter.parts
 
 
-def _plant_tool(
-    tool: Mapping[str, Any], index: int, planter: _Planter, names: dict[str, tuple[str, str]]
-) -> dict[str, Any]:
-    copied = copy.deepcopy(dict(tool))
+def _fresh(value: Any) -> Any:
+    """A copy in which no two places share an object, as two tool calls of one request may."""
+    if isinstance(value, Mapping):
+        return {key: _fresh(item) for key, item in value.items()}
+    return [_fresh(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _plant_tool(tool: Mapping[str, Any], index: int, planter: _Planter) -> dict[str, Any]:
+    copied: dict[str, Any] = _fresh(tool)
     inner = copied.get("function")
     function = inner if isinstance(inner, dict) else copied
     path = f"tools[{index}]"
     if isinstance(name := function.get("name"), str):
-        function["name"] = planter.name(name, f"{path}.name", "tool_name", -1, names.setdefault(name, planter.words()))
+        function["name"] = planter.name(name, f"{path}.name", "tool_name")
     if isinstance(text := function.get("description"), str) and text:
         function["description"] = planter.text(text, f"{path}.description", "tool_text")
     if "parameters" in function:
@@ -109,10 +116,9 @@ def _plant_tool(
     return copied
 
 
-def _plant_message(
-    message: Mapping[str, Any], index: int, planter: _Planter, names: dict[str, tuple[str, str]]
-) -> dict[str, Any]:
-    planted = copy.deepcopy(dict(message))
+def _plant_message(message: Mapping[str, Any], index: int, planter: _Planter, called: dict[str, str]) -> dict[str, Any]:
+    """``called`` remembers, for a call id, the name that was planted: the result of the call says it again."""
+    planted: dict[str, Any] = _fresh(message)
     path, role = f"messages[{index}]", str(message.get("role"))
     kind: Kind = "tool_result" if role == "tool" else role if role in ("system", "assistant") else "user"  # type: ignore[assignment]
     reasoning = next((key for key in ("reasoning_content", "thinking", "reasoning") if message.get(key)), None)
@@ -132,8 +138,10 @@ def _plant_message(
         function = call.get("function", call)
         here = f"{path}.tool_calls[{at}]"
         if isinstance(name := function.get("name"), str):
-            words = names.get(name) or names.setdefault(name, planter.words())
-            function["name"] = planter.name(name, f"{here}.name", "call_name", index, words)
+            function["name"] = planter.name(name, f"{here}.name", "call_name", index)
+            if isinstance(call_id := call.get("id"), str):
+                called[call_id] = function["name"]
+                call["id"] = call_id.replace(f".{name}:", f".{function['name']}:")  # functions.weather:0
         arguments = function.get("arguments")
         if isinstance(arguments, str):
             try:
@@ -144,8 +152,11 @@ def _plant_message(
                 function["arguments"] = planter.text(arguments, f"{here}.arguments", "argument", index)
         elif arguments is not None:
             function["arguments"] = planter.leaves(arguments, f"{here}.arguments", "argument", index)
-    if isinstance(name := planted.get("name"), str) and name in names:
-        planted["name"] = f"{name}_{names[name][0]}"
+    if (call_id := planted.get("tool_call_id")) in called:
+        name = called[call_id]
+        planted["tool_call_id"] = call_id.replace(f".{name.rpartition('_')[0]}:", f".{name}:")
+        if "name" in planted:
+            planted["name"] = name
     return planted
 
 
@@ -194,24 +205,23 @@ WHAT = {
 
 def _missing(parts: list[Part], text: str, last_user: int) -> Iterator[Finding]:
     beside = {part.turn for part in parts if part.kind == "call_name"}
-    seen_calls = [part for part in parts if part.kind == "call_name"]
     for part in parts:
-        wanted = 1
-        if part.kind == "call_name":  # a name is printed once for the tool and once for each call
-            same = [p for p in seen_calls if p.first == part.first]
-            wanted = sum(p.first == part.first for p in parts if p.kind == "tool_name" and p.first in text) + same.index(part) + 1
         found = text.count(part.first)
         ends = text.count(part.last) if part.last else found
-        if found >= wanted and ends >= 1:
+        if found and ends:
             continue
         what = WHAT[part.kind]
         if part.kind == "assistant" and part.turn in beside:
             what = "the text beside a tool call"
         if part.kind == "reasoning":
             if part.turn < last_user:
-                yield Finding("note", "reasoning-dropped", part.path, "the template drops the reasoning of earlier turns")
+                yield Finding(
+                    "note", "reasoning-dropped", part.path, "the template drops the reasoning of earlier turns"
+                )
             else:
-                yield Finding("warning", "reasoning-dropped", part.path, "the template drops the reasoning of the running turn")
+                yield Finding(
+                    "warning", "reasoning-dropped", part.path, "the template drops the reasoning of the running turn"
+                )
         elif part.kind == "assistant" and not found and ends and re.search(r"</\w*think\w*>", part.text):
             yield Finding("note", "reasoning-dropped", part.path, "the template drops the reasoning inside the text")
         elif part.kind == "tool_text" and ".parameters" in part.path:
@@ -255,7 +265,7 @@ def _encoding(after: str) -> str:
         ("json", "<&\\\"'"),
         ("python-repr", "<&\"\\'"),
         ("unicode", "\\u003c\\u0026"),
-        ("unicode", '<&\\u0022'),
+        ("unicode", "<&\\u0022"),
         ("double-encoded", "<&\\\\"),
     ):
         if after.startswith(form):

@@ -9,7 +9,9 @@ from typing import Any, Literal
 from attrs import frozen
 
 from osport.chat_template import canary
+from osport.chat_template.conversation import Form, written
 from osport.chat_template.thinking import ThinkingSwitch, find_switch
+from osport.core.types import Message, ToolCall
 from osport.errors import TemplateError
 
 __all__ = ["Fate", "TemplateCapabilities", "probe"]
@@ -31,8 +33,7 @@ TOOL = {
 class TemplateCapabilities:
     """What happens to each kind of part; ``kept`` means: comes out once, unescaped, where it belongs.
 
-    ``content``: the form in which the text of a turn survives. ``arguments``: the form of tool arguments that
-    does, None when none does. ``ids``: ``any``, ``9 alphanumerics``, ``functions.NAME:INDEX``, or ``refused``.
+    ``form``: how a conversation must be written to survive. ``ids``: ``any``, ``9 alphanumerics``, ``functions.NAME:INDEX``, or ``refused``.
     ``alternation``: whether two turns of one role in a row are kept. ``opening``: what
     ``add_generation_prompt`` adds, empty when the template ignores it.
     """
@@ -41,12 +42,11 @@ class TemplateCapabilities:
     mid_system: Fate
     assistant_first: Fate
     alternation: Fate
-    content: Literal["text", "parts"]
+    form: Form
     content_parts: Fate
     images: Fate
     tools: Fate
     tool_calls: Fate
-    arguments: Literal["object", "json"] | None
     tool_results: Fate
     text_with_calls: Fate
     parallel_calls: Fate
@@ -69,35 +69,38 @@ def probe(source: str, render: Render, ids_of_family: str = "") -> TemplateCapab
     if ask([_user("one")]) == "dropped" and ask([_user([{"type": "text", "text": "one"}])]) == "kept":
         content = "parts"
         ask.as_parts = True
-    arguments, call_id = _working_call(ask)
-    call = _call({"city": "Oslo"} if arguments != "json" else '{"city": "Oslo"}', call_id)
+    form, call_id = _working_call(ask, content, KIMI_ID if ids_of_family.startswith("functions.") else CLAUDE_ID)
+    call = _call(form, call_id)
     exchange = [_user("one"), call, _result("three", call_id)]
-    ids = "any" if call_id == CLAUDE_ID else "9 alphanumerics" if call_id == SHORT_ID else "refused"
+    ids = ids_of_family or ("9 alphanumerics" if call_id == SHORT_ID else "any")
+    calls = ask(exchange, tools=[TOOL], about="call")
     beside = [_user("one"), {**call, "content": "two"}, _result("three", call_id)]
     return TemplateCapabilities(
         system=ask([_system("zero"), _user("one")], about="system"),
         mid_system=ask([_user("one"), _assistant("two"), _system("three"), _user("four")], about="system"),
         assistant_first=ask([_assistant("one"), _user("two")]),
         alternation=ask([_user("one"), _user("two")]),
-        content=content,
+        form=form,
         content_parts=ask([_user([{"type": "text", "text": "one"}])]),
         images=ask.images(),
         tools=ask([_user("one")], tools=[TOOL], about="tool"),
-        tool_calls=ask(exchange, tools=[TOOL], about="call") if arguments else ask.calls_fate(exchange),
-        arguments=arguments,
+        tool_calls=calls,
         tool_results=ask(exchange, tools=[TOOL], about="result"),
-        text_with_calls=ask(beside, tools=[TOOL], about="beside") if arguments else "dropped",
-        parallel_calls=ask.parallel(call, call_id) if arguments else "dropped",
-        ids=ids_of_family or ids,
+        text_with_calls=ask(beside, tools=[TOOL], about="beside") if calls == "kept" else calls,
+        parallel_calls=ask.parallel(call, call_id) if calls == "kept" else calls,
+        ids=ids,
         thinking=find_switch(source, lambda **given: ask.text([_user("one")], **given)),
         reasoning_history=ask(
-            [_user("one"), {**call, "reasoning_content": "hm"}, _result("three", call_id)], tools=[TOOL], about="reasoning"
+            [_user("one"), {**call, "reasoning_content": "hm"}, _result("three", call_id)],
+            tools=[TOOL],
+            about="reasoning",
         ),
         prefill=ask.prefill(),
         opening=ask.opening(),
     )
 
 
+KIMI_ID = "functions.weather:0"
 CLAUDE_ID = "toolu_01A09q90qw90lq917835lq9"
 SHORT_ID = "a1B2c3D4e"
 
@@ -147,10 +150,6 @@ class _Probe:
             for m in messages
         ]
 
-    def calls_fate(self, exchange: Sequence[dict[str, Any]]) -> Fate:
-        fate = self(exchange, tools=[TOOL], about="call")
-        return "altered" if fate == "kept" else fate
-
     def images(self) -> Fate:
         url = "https://example.org/kq-image.png"
         image = {"type": "image", "image": url, "image_url": {"url": url}}
@@ -163,7 +162,7 @@ class _Probe:
         return "altered" if "[{'" in with_image else "kept"
 
     def parallel(self, call: dict[str, Any], call_id: str) -> Fate:
-        second_id = call_id[:-1] + "f"
+        second_id = "functions.weather:1" if call_id == KIMI_ID else call_id[:-1] + "f"
         second = {**call["tool_calls"][0], "id": second_id}
         both = {**call, "tool_calls": [call["tool_calls"][0], second]}
         turns = [_user("one"), both, _result("three", call_id), _result("four", second_id)]
@@ -182,15 +181,16 @@ class _Probe:
         return opened[len(closed) :]
 
 
-def _working_call(ask: _Probe) -> tuple[Literal["object", "json"] | None, str]:
-    """The form of arguments, and an id, with which a tool call comes out whole."""
-    for call_id in (CLAUDE_ID, SHORT_ID):
-        forms: tuple[tuple[Literal["object", "json"], Any], ...] = (("object", {"city": "Oslo"}), ("json", '{"city": "Oslo"}'))
-        for form, arguments in forms:
-            turns = [_user("one"), _call(arguments, call_id), _result("three", call_id)]
-            if ask(turns, tools=[TOOL], about="call") == "kept":
-                return form, call_id
-    return None, CLAUDE_ID
+def _working_call(ask: _Probe, content: Literal["text", "parts"], usual_id: str) -> tuple[Form, str]:
+    """A way of writing a tool call, and an id, with which it comes out whole; the plainest when none does."""
+    for call_id in (usual_id, SHORT_ID):
+        for empty in ("text", "absent", "null"):
+            for arguments in ("object", "json"):
+                form = Form(arguments, content, empty)  # type: ignore[arg-type]
+                turns = [_user("one"), _call(form, call_id), _result("three", call_id)]
+                if ask(turns, tools=[TOOL], about="call") == "kept":
+                    return form, call_id
+    return Form(content=content), usual_id
 
 
 def _user(content: Any) -> dict[str, Any]:
@@ -205,9 +205,9 @@ def _assistant(content: str) -> dict[str, Any]:
     return {"role": "assistant", "content": content}
 
 
-def _call(arguments: Any, call_id: str) -> dict[str, Any]:
-    function = {"name": "weather", "arguments": arguments}
-    return {"role": "assistant", "content": "", "tool_calls": [{"type": "function", "id": call_id, "function": function}]}
+def _call(form: Form, call_id: str) -> dict[str, Any]:
+    message = Message.assistant("", tool_calls=[ToolCall(call_id, "weather", {"city": "Oslo"})])
+    return written(message, form, {})
 
 
 def _result(content: str, call_id: str) -> dict[str, Any]:

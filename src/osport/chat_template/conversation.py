@@ -35,11 +35,13 @@ class Form:
     """How a conversation is written for a template.
 
     ``arguments``: tool arguments as an ``object`` or as a ``json`` string. ``content``: the text of a
-    turn as ``text``, or as a list of ``parts``.
+    turn as ``text``, or as a list of ``parts``. ``empty``: what stands for the missing text beside a
+    tool call.
     """
 
     arguments: Literal["object", "json"] = "object"
     content: Literal["text", "parts"] = "text"
+    empty: Literal["text", "absent", "null"] = "text"
 
 
 @frozen
@@ -127,16 +129,16 @@ def wire_messages(turns: Turns) -> list[dict[str, Any]]:
         raise UsageError("there is nothing to render: the conversation has no messages")
     form = turns.form if isinstance(turns, Conversation) else Form()
     names: dict[str, str] = {}
-    written = []
+    turns_written: list[dict[str, Any]] = []
     for index, message in enumerate(messages):
         if isinstance(message, Message):
-            written.append(_message(message, form, names))
+            turns_written.append(written(message, form, names))
         elif isinstance(message, Mapping):
-            written.append({key: value for key, value in message.items() if value is not None})
+            turns_written.append({key: value for key, value in message.items() if value is not None})
         else:
             raise UsageError(f"messages[{index}]: expected a Message, got {type(message).__name__}")
-        _check_text(written[-1].get("content"), index)
-    return written
+        _check_text(turns_written[-1].get("content"), index)
+    return turns_written
 
 
 def wire_tools(tools: Sequence[Tool | Mapping[str, Any]]) -> list[dict[str, Any]] | None:
@@ -156,7 +158,8 @@ def wire_tools(tools: Sequence[Tool | Mapping[str, Any]]) -> list[dict[str, Any]
     return written or None
 
 
-def _message(message: Message, form: Form, names: dict[str, str]) -> dict[str, Any]:
+def written(message: Message, form: Form, names: dict[str, str]) -> dict[str, Any]:
+    """One message as templates read it; ``names`` remembers which call had which tool."""
     turn: dict[str, Any] = {"role": message.role, "content": message.content}
     if message.images or form.content == "parts":
         parts: list[dict[str, Any]] = [
@@ -166,6 +169,10 @@ def _message(message: Message, form: Form, names: dict[str, str]) -> dict[str, A
             parts.append({"type": "text", "text": message.content})
         turn["content"] = parts
     if message.tool_calls:
+        if not turn["content"] and form.empty != "text":
+            del turn["content"]
+            if form.empty == "null":
+                turn["content"] = None
         turn["tool_calls"] = [_call(call, form, names) for call in message.tool_calls]
     if message.tool_call_id is not None:
         turn["tool_call_id"] = message.tool_call_id

@@ -72,7 +72,7 @@ def _llama_cpp(
     if roles[-1] == "assistant":
         yield note("llama.cpp writes a prefill behind the opening of the answer, not through the template")
     calls = [call for message in messages for call in message.get("tool_calls") or ()]
-    if calls and capabilities.arguments is None:
+    if calls and capabilities.tool_calls != "kept":
         yield note("llama.cpp has its own way of writing tool calls for a template that keeps none")
     elif calls or tools:
         yield note("llama.cpp rewrites tool calls and schemas before it renders")

@@ -27,6 +27,7 @@ class Family:
     ids: str = ""
     reasoning: tuple[str, ...] = field(default=(), converter=tuple)
     always_thinks: bool = False
+    levels: tuple[str, ...] = field(default=(), converter=tuple)
     vllm: tuple[str, ...] = field(default=("", ""), converter=tuple)
     tags: tuple[str, ...] = field(default=(), converter=tuple)
 

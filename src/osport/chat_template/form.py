@@ -39,7 +39,9 @@ def forbidden(tree: Any) -> str | None:
     from jinja2 import nodes
 
     for node in tree.find_all((nodes.Getattr, nodes.Const, nodes.Name, nodes.NSRef, nodes.Keyword)):
-        text = next((v for name in ("attr", "value", "name", "key") if isinstance(v := getattr(node, name, None), str)), "")
+        text = next(
+            (v for name in ("attr", "value", "name", "key") if isinstance(v := getattr(node, name, None), str)), ""
+        )
         if found := INTERNALS.search(text):
             return f"line {node.lineno}: {found.group()}"
     return None
@@ -94,7 +96,9 @@ def _call(node: Any, macros: set[str]) -> str | None:
     if isinstance(callee, nodes.Name):
         if callee.name == "strftime_now":
             constant = len(node.args) == 1 and isinstance(node.args[0], nodes.Const)
-            return None if constant and not any(c.isdigit() for c in str(node.args[0].value)) else "a computed date format"
+            return (
+                None if constant and not any(c.isdigit() for c in str(node.args[0].value)) else "a computed date format"
+            )
         return None if callee.name in FUNCTIONS | macros else f"a call of {callee.name}"
     if isinstance(callee, nodes.Getattr):
         if callee.attr == "join":

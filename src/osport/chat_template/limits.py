@@ -129,16 +129,18 @@ def _join(original: Callable[..., str], eval_context: Any, value: Any, d: str = 
     return original(eval_context, items, d)
 
 
-def _replace(original: Callable[..., str], eval_context: Any, s: str, old: str, new: str, count: int | None = None) -> str:
+def _replace(
+    original: Callable[..., str], eval_context: Any, s: str, old: str, new: str, count: int | None = None
+) -> str:
     if isinstance(s, str) and isinstance(old, str) and isinstance(new, str):
         _spend(len(s) + s.count(old) * len(new))
     return original(eval_context, s, old, new, count)
 
 
-def _list(original: Callable[..., list[Any]], value: Any) -> list[Any]:
-    if isinstance(value, str):
-        _spend(POINTER_BYTES * len(value))
-    return original(value)
+def _list(original: Callable[..., list[Any]], *given: Any) -> list[Any]:
+    if isinstance(given[-1], str):
+        _spend(POINTER_BYTES * len(given[-1]))
+    return original(*given)
 
 
 class _Watch:

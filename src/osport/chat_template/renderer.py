@@ -46,6 +46,7 @@ def _examined(source: str) -> str | None:
         raise TemplateError(f"the chat template does not compile: {type(error).__name__}: {error}") from error
 
 
+@functools.lru_cache(maxsize=256)
 def in_process(source: str, now: datetime) -> Render:
     """The function that renders this template here; :func:`compiled` decides whether it may."""
     theirs = _transformers_renderer()

@@ -48,7 +48,9 @@ def find_spans(
         marked = write(planted, planted_tools)
     except TemplateError:
         marked = ""
-    marks = {part.first: (part, True) for part in parts if part.last} | {part.last: (part, False) for part in parts if part.last}
+    marks = {part.first: (part, True) for part in parts if part.last} | {
+        part.last: (part, False) for part in parts if part.last
+    }
     names = {f"_{part.first}" for part in parts if not part.last}
     pattern = re.compile("|".join(map(re.escape, sorted([*marks, *names], key=len, reverse=True))) or "(?!)")
     clean, done, open_at, spans = "", 0, {}, []

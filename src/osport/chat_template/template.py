@@ -12,6 +12,7 @@ from typing import Any
 from attrs import evolve, field, frozen
 
 from osport.chat_template import audits, canary, renderer
+from osport.chat_template.answers import Answer, parse_answer, split_reasoning
 from osport.chat_template.capabilities import TemplateCapabilities, probe
 from osport.chat_template.control_tokens import own_tokens
 from osport.chat_template.conversation import Conversation, Turns, wire_messages, wire_tools
@@ -21,7 +22,7 @@ from osport.chat_template.sources import TemplateSource, read_gguf, read_hf, rea
 from osport.chat_template.spans import Span, find_spans
 from osport.core.capabilities import Capabilities
 from osport.core.stage import Stage
-from osport.core.types import Message, Request, Thinking, Tool
+from osport.core.types import Completion, Message, Request, Thinking, Tool
 from osport.errors import TemplateError, UnsupportedFeature, UsageError
 
 __all__ = ["PINNED_NOW", "ChatTemplate", "Rendered"]
@@ -176,6 +177,22 @@ class ChatTemplate(Stage):
         """The canary and the lints over this very request; see :class:`Audit`."""
         return audits.audit(self, conversation, tools, thinking)
 
+    def parse(self, text: str, *, prompt: str = "", tools: Sequence[Tool] = ()) -> Answer:
+        """Take an answer of this model apart: reasoning, content, tool calls.
+
+        ``prompt`` is what was sent: a template may open the reasoning itself. ``tools`` gives the types of
+        arguments to families that write every value as text. Raises :class:`~osport.errors.OutputError`, with
+        the text, for a tool call that is begun and not well formed.
+        """
+        return parse_answer(text, self.family, prompt=prompt, tools=tools)
+
+    def finish(self, completion: Completion) -> Completion:
+        """Part the reasoning from the answer where the backend left both in one text."""
+        if completion.reasoning is not None or self.family is None or not self.family.reasoning:
+            return completion
+        reasoning, content, complete = split_reasoning(completion.text, self.family)
+        return evolve(completion, text=content, reasoning=reasoning) if reasoning is not None and complete else completion
+
     def prepare(self, request: Request, capabilities: Capabilities) -> Request:
         """Turn messages into a raw prompt where the backend takes one; a trailing assistant message is a prefill.
 
@@ -193,7 +210,9 @@ class ChatTemplate(Stage):
             return request
         if request.tool_choice not in ("auto", "none"):
             raise UnsupportedFeature(
-                f"tool_choice={request.tool_choice!r}", "a raw prompt", reason="a template cannot force a call; constrain it"
+                f"tool_choice={request.tool_choice!r}",
+                "a raw prompt",
+                reason="a template cannot force a call; constrain it",
             )
         if any(message.images for message in request.messages):
             raise UnsupportedFeature("images", "a raw prompt")
@@ -202,12 +221,8 @@ class ChatTemplate(Stage):
                 f"{forged[0].place} holds {forged[0].message}; the engine would read it as the end of a turn. "
                 "Remove it, or send the token ids of ChatTemplate.render"
             )
-        text = self.render(
-            request.messages, tools=tools, thinking=request.thinking, continue_final=prefilled
-        ).text
-        return evolve(
-            request, messages=(), prompt=self._without_bos(text), tools=(), tool_choice="auto", thinking=None
-        )
+        text = self.render(request.messages, tools=tools, thinking=request.thinking, continue_final=prefilled).text
+        return evolve(request, messages=(), prompt=self._without_bos(text), tools=(), tool_choice="auto", thinking=None)
 
     def _must_come_out_whole(self, messages: Sequence[Message], tools: Tools) -> None:
         """The canary, once for each shape of conversation: a batch of one shape pays for it once."""

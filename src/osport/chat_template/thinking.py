@@ -103,6 +103,7 @@ class ThinkingSwitch:
 def find_switch(source: str, render: Try) -> ThinkingSwitch:
     """Try the known switches; one counts when the prompt changes with it."""
     read = renderer.variables(source)
+    family = family_of(source)
     plain = render()
     found: dict[str, dict[str, Any]] = {}
     levels: tuple[str, ...] = ()
@@ -126,7 +127,8 @@ def find_switch(source: str, render: Try) -> ThinkingSwitch:
             else:
                 continue
         else:
-            texts = {level: render(**{name: value}) for level, value in row["levels"].items()}
+            trained = family.levels if family and family.levels else row["levels"]
+            texts = {level: render(**{name: row["levels"][level]}) for level in trained if level in row["levels"]}
             apart = tuple(level for level, text in texts.items() if text is not None)
             if len({texts[level] for level in apart}) < 2:
                 continue
@@ -144,8 +146,12 @@ def find_switch(source: str, render: Try) -> ThinkingSwitch:
             if row["off"] in literals and (not row["on"] or row["on"] in literals):
                 words = (row["on"], row["off"])
                 break
-    family = family_of(source)
-    opened = plain is not None and family is not None and bool(family.reasoning) and plain.rstrip().endswith(family.reasoning[0].rstrip())
+    opened = (
+        plain is not None
+        and family is not None
+        and bool(family.reasoning)
+        and plain.rstrip().endswith(family.reasoning[0].rstrip())
+    )
     always = not found and words is None and (opened or (family is not None and family.always_thinks))
     return ThinkingSwitch(found, words, levels, budget, default, always)
 
