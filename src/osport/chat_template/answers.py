@@ -61,7 +61,10 @@ def split_reasoning(text: str, family: Family, prompt: str = "") -> tuple[str | 
 
 def _channels(text: str) -> tuple[str | None, str, bool]:
     """gpt-oss writes messages on channels: analysis for itself, commentary for tools, final for the reader."""
-    pattern = r"(?:<\|start\|>assistant)?(?P<to> to=\S+?)?<\|channel\|>(?P<channel>\w+)(?P<more>[^<]*)<\|message\|>(?P<body>.*?)(?=<\|start\|>|<\|end\|>|<\|return\|>|<\|call\|>|$)"
+    pattern = (
+        r"(?:<\|start\|>assistant)?(?P<to> to=\S+?)?<\|channel\|>(?P<channel>\w+)(?P<more>[^<]*)<\|message\|>"
+        r"(?P<body>.*?)(?=<\|start\|>|<\|end\|>|<\|return\|>|<\|call\|>|$)"
+    )
     found = list(re.finditer(pattern, text, re.DOTALL))
     if not found:
         return None, text, True

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, Literal
 
 from attrs import frozen
@@ -226,7 +227,7 @@ def _missing(parts: list[Part], text: str, last_user: int) -> Iterator[Finding]:
             yield Finding("note", "reasoning-dropped", part.path, "the template drops the reasoning inside the text")
         elif part.kind == "tool_text" and ".parameters" in part.path:
             yield Finding("warning", "description-dropped", part.path, "the template does not print this description")
-        elif found and not ends or ends and not found:
+        elif (found and not ends) or (ends and not found):
             yield Finding("error", "truncated", part.path, f"only a piece of {what} comes out of the template")
         else:
             yield Finding("error", "dropped", part.path, f"the template drops {what}")
@@ -296,7 +297,7 @@ def _order(parts: list[Part], text: str) -> Iterator[Finding]:
             )
         else:
             reach, farthest = place, part
-    for (place, part), (following, _) in zip(places, places[1:], strict=False):
+    for (place, part), (following, _) in pairwise(places):
         if part.kind == "system" and place > following:
             yield Finding("warning", "moved", part.path, "the system prompt comes out behind a later turn")
 

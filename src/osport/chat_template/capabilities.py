@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -33,9 +32,9 @@ TOOL = {
 class TemplateCapabilities:
     """What happens to each kind of part; ``kept`` means: comes out once, unescaped, where it belongs.
 
-    ``form``: how a conversation must be written to survive. ``ids``: ``any``, ``9 alphanumerics``, ``functions.NAME:INDEX``, or ``refused``.
-    ``alternation``: whether two turns of one role in a row are kept. ``opening``: what
-    ``add_generation_prompt`` adds, empty when the template ignores it.
+    ``form``: how a conversation must be written to survive. ``ids``: the shape of call ids that the template
+    takes, ``any``, ``9 alphanumerics`` or ``functions.NAME:INDEX``. ``alternation``: whether two turns of one
+    role in a row are kept. ``opening``: what ``add_generation_prompt`` adds, empty when the template ignores it.
     """
 
     system: Fate
@@ -167,7 +166,7 @@ class _Probe:
         both = {**call, "tool_calls": [call["tool_calls"][0], second]}
         turns = [_user("one"), both, _result("three", call_id), _result("four", second_id)]
         fates = {self(turns, tools=[TOOL], about=about) for about in ("call", "result")}
-        return next((fate for fate in ("refused", "dropped", "altered") if fate in fates), "kept")  # type: ignore[return-value]
+        return next((fate for fate in ("refused", "dropped", "altered") if fate in fates), "kept")
 
     def prefill(self) -> bool:
         text = self.text([_user("one"), _assistant("kqbegin")], add_generation_prompt=False, continue_final=True)
@@ -186,7 +185,7 @@ def _working_call(ask: _Probe, content: Literal["text", "parts"], usual_id: str)
     for call_id in (usual_id, SHORT_ID):
         for empty in ("text", "absent", "null"):
             for arguments in ("object", "json"):
-                form = Form(arguments, content, empty)  # type: ignore[arg-type]
+                form = Form(arguments, content, empty)
                 turns = [_user("one"), _call(form, call_id), _result("three", call_id)]
                 if ask(turns, tools=[TOOL], about="call") == "kept":
                     return form, call_id

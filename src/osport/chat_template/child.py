@@ -113,8 +113,6 @@ class _Child:
                 to.flush()
                 answers.append(back.readline())
 
-        assert process.stdin is not None
-        assert process.stdout is not None
         thread = threading.Thread(target=talk, args=(process.stdin, process.stdout), daemon=True)
         thread.start()
         thread.join(seconds)

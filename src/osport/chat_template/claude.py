@@ -92,7 +92,7 @@ def conversation_from_anthropic(payload: Mapping[str, Any]) -> Conversation:
             **{ours: payload[theirs] for theirs, ours in SAMPLING_FIELDS.items() if payload.get(theirs) is not None}
         ),
         constraint=_constraint(output, payload.get("output_format")),
-        losses=ledger.losses,
+        losses=tuple(ledger.losses),
     )
 
 

@@ -37,9 +37,7 @@ def find_tokens(text: str) -> Iterator[tuple[int, str]]:
     certain, doubtful = _patterns()
     prose = without_code(text)
     found = [(match.start(), match.group()) for match in certain.finditer(prose)]
-    if found:
-        found += [(match.start(), match.group()) for match in doubtful.finditer(prose)]
-    elif re.match(r"\s*<s>", prose) and prose.rstrip().endswith("</s>") and prose.count("<s>") == 1:
+    if found or (re.match(r"\s*<s>", prose) and prose.rstrip().endswith("</s>") and prose.count("<s>") == 1):
         found += [(match.start(), match.group()) for match in doubtful.finditer(prose)]
     yield from sorted(found)
 

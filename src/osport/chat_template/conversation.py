@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from attrs import evolve, field, frozen
@@ -12,7 +12,7 @@ from osport.core.types import Constraint, Message, Request, Sampling, Thinking, 
 from osport.errors import UsageError
 
 if TYPE_CHECKING:
-    from osport.chat_template.adapt import Plan
+    from osport.chat_template.plan import Plan
     from osport.chat_template.template import ChatTemplate
 
 __all__ = ["Conversation", "Form", "Loss", "Turns", "wire_messages", "wire_tools"]
@@ -44,6 +44,14 @@ class Form:
     empty: Literal["text", "absent", "null"] = "text"
 
 
+def _messages(values: Iterable[Message]) -> tuple[Message, ...]:
+    return tuple(values)
+
+
+def _tools(values: Iterable[Tool]) -> tuple[Tool, ...]:
+    return tuple(values)
+
+
 @frozen
 class Conversation:
     """Messages, the tools that the model may call, and how it should answer.
@@ -55,14 +63,14 @@ class Conversation:
     'Hello'
     """
 
-    messages: tuple[Message, ...] = field(converter=tuple)
-    tools: tuple[Tool, ...] = field(default=(), converter=tuple)
+    messages: tuple[Message, ...] = field(converter=_messages)
+    tools: tuple[Tool, ...] = field(default=(), converter=_tools)
     tool_choice: str = "auto"
     parallel_tools: bool = True
     thinking: Thinking = None
     sampling: Sampling = field(factory=Sampling)
     constraint: Constraint | None = None
-    losses: tuple[Loss, ...] = field(default=(), converter=tuple)
+    losses: tuple[Loss, ...] = ()
     form: Form = field(factory=Form)
 
     @classmethod
@@ -106,15 +114,6 @@ class Conversation:
 
 Turns = Conversation | Sequence[Message | Mapping[str, Any]]
 """What can be rendered: a conversation, messages, or plain dictionaries as transformers takes them."""
-
-
-def as_conversation(turns: Turns) -> Conversation:
-    """Messages as a conversation. Raises :class:`~osport.errors.UsageError` for plain dictionaries."""
-    if isinstance(turns, Conversation):
-        return turns
-    if not all(isinstance(turn, Message) for turn in turns):
-        raise UsageError("expected a Conversation or messages")
-    return Conversation(turns)  # type: ignore[arg-type]
 
 
 def wire_messages(turns: Turns) -> list[dict[str, Any]]:

@@ -71,6 +71,12 @@ def _llama_cpp(
         yield note("llama.cpp refuses a prefill while thinking is on", "pass thinking=False")
     if roles[-1] == "assistant":
         yield note("llama.cpp writes a prefill behind the opening of the answer, not through the template")
+    if _try(template, messages, tools) is None:
+        yield note("llama.cpp's own engine may render what Jinja refuses (it lets None be iterated, for one)")
+    if capabilities.form.content == "parts":
+        yield note("llama.cpp gives parts to a template that takes only parts")
+    if any(message.get("reasoning_content") for message in messages) and "'thinking'" in template.text:
+        yield note("llama.cpp hands the reasoning of earlier turns over as a part of its own")
     calls = [call for message in messages for call in message.get("tool_calls") or ()]
     if calls and capabilities.tool_calls != "kept":
         yield note("llama.cpp has its own way of writing tool calls for a template that keeps none")

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
 
 from attrs import field, frozen
 
 from osport.data import load
 
 __all__ = ["Family", "families", "family_of"]
+
+
+def _texts(values: Iterable[str]) -> tuple[str, ...]:
+    return tuple(values)
 
 
 @frozen
@@ -20,16 +25,16 @@ class Family:
     """
 
     name: str
-    marks: tuple[str, ...] = field(converter=tuple)
-    without: tuple[str, ...] = field(default=(), converter=tuple)
-    stop: tuple[str, ...] = field(default=(), converter=tuple)
+    marks: tuple[str, ...] = field(converter=_texts)
+    without: tuple[str, ...] = field(default=(), converter=_texts)
+    stop: tuple[str, ...] = field(default=(), converter=_texts)
     calls: str = ""
     ids: str = ""
-    reasoning: tuple[str, ...] = field(default=(), converter=tuple)
+    reasoning: tuple[str, ...] = field(default=(), converter=_texts)
     always_thinks: bool = False
-    levels: tuple[str, ...] = field(default=(), converter=tuple)
-    vllm: tuple[str, ...] = field(default=("", ""), converter=tuple)
-    tags: tuple[str, ...] = field(default=(), converter=tuple)
+    levels: tuple[str, ...] = field(default=(), converter=_texts)
+    vllm: tuple[str, ...] = field(default=("", ""), converter=_texts)
+    tags: tuple[str, ...] = field(default=(), converter=_texts)
 
 
 @functools.cache

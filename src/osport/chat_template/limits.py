@@ -28,11 +28,11 @@ POINTER_BYTES = 8
 POWER_BITS = 4096
 
 
-class OverBudget(Exception):  # noqa: N818 - becomes the cause of a TemplateError
+class OverBudget(Exception):
     """A template made more text, or a larger number, than any prompt needs."""
 
 
-class OutOfTime(Exception):  # noqa: N818 - raised by the watch inside the rendering thread
+class OutOfTime(Exception):
     """A template ran longer than :data:`SECONDS`."""
 
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable
 from typing import Any, Literal
 
-from attrs import asdict, field, frozen
+from attrs import asdict, frozen
 
 __all__ = ["Audit", "Finding", "Severity"]
 
@@ -37,7 +37,7 @@ class Audit:
     source: str
     hash: str
     family: str
-    findings: tuple[Finding, ...] = field(converter=tuple)
+    findings: tuple[Finding, ...]
 
     @property
     def errors(self) -> tuple[Finding, ...]:
@@ -64,7 +64,7 @@ class Audit:
 
     def __str__(self) -> str:
         head = f"{self.source}: {self.family or 'a family that osport does not know'}, template {self.hash[:12]}"
-        tally = ", ".join(f"{len(self._of(s))} {s}s" for s in ("error", "warning", "note"))  # type: ignore[arg-type]
+        tally = ", ".join(f"{len(self._of(s))} {s}s" for s in ("error", "warning", "note"))
         return "\n".join([head, *(f"  {finding}" for finding in self.findings), f"  {tally}"])
 
     def to_json(self) -> str:

@@ -160,7 +160,7 @@ class ChatTemplate(Stage):
         if thinking is not None:
             variables, word = self.capabilities.thinking.settings(thinking)
             messages = _with_word(messages, word)
-        write = functools.partial(
+        write: Callable[..., str] = functools.partial(
             self._write,
             add_generation_prompt=add_generation_prompt and not continue_final,
             continue_final=continue_final,
@@ -191,7 +191,9 @@ class ChatTemplate(Stage):
         if completion.reasoning is not None or self.family is None or not self.family.reasoning:
             return completion
         reasoning, content, complete = split_reasoning(completion.text, self.family)
-        return evolve(completion, text=content, reasoning=reasoning) if reasoning is not None and complete else completion
+        return (
+            evolve(completion, text=content, reasoning=reasoning) if reasoning is not None and complete else completion
+        )
 
     def prepare(self, request: Request, capabilities: Capabilities) -> Request:
         """Turn messages into a raw prompt where the backend takes one; a trailing assistant message is a prefill.

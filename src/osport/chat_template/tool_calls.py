@@ -17,7 +17,7 @@ Found = tuple[str, Any, str]
 """Name, arguments, and the id when the text holds one."""
 
 
-class Malformed(Exception):  # noqa: N818 - becomes the cause of an OutputError
+class Malformed(Exception):
     """The text begins a call and does not write it as its family does."""
 
 
@@ -38,14 +38,14 @@ def parse_tool_calls(text: str, form: str, tools: Sequence[Tool] = ()) -> tuple[
         return text, ()
     try:
         found = list(read(text[match.start() :]))
-        if not found:
-            raise Malformed("a call begins, but none follows")
         calls = tuple(
             ToolCall(call_id or f"call_{index}", name, _arguments(name, arguments, tools))
             for index, (name, arguments, call_id) in enumerate(found)
         )
     except (Malformed, ValueError, SyntaxError, KeyError, TypeError) as error:
         raise OutputError(f"a tool call in the form {form} cannot be read: {error}; the text: {text!r}") from error
+    if not calls:
+        raise OutputError(f"a tool call in the form {form} begins, but none follows; the text: {text!r}")
     return text[: match.start()].rstrip(), calls
 
 
@@ -81,11 +81,12 @@ def _entries(value: Any) -> Iterator[Found]:
     for entry in value if isinstance(value, list) else [value]:
         if not isinstance(entry, Mapping):
             raise Malformed("a call is no object")
-        inner = entry.get("function") if isinstance(entry.get("function"), Mapping) else entry
+        wrapped = entry.get("function")
+        inner: Mapping[str, Any] = wrapped if isinstance(wrapped, Mapping) else entry
         name = inner.get("name") or inner.get("tool_name")
         if not isinstance(name, str):
             raise Malformed("a call has no name")
-        arguments = next((inner[key] for key in ("arguments", "parameters") if key in inner), {})
+        arguments: Any = next((inner[key] for key in ("arguments", "parameters") if key in inner), {})
         yield name, arguments, str(entry.get("id") or entry.get("tool_call_id") or "")
 
 
@@ -133,7 +134,9 @@ def _mistral(text: str) -> Iterator[Found]:
             for value in _json_values(piece):
                 yield from _entries(value)
         else:
-            match = re.match(r"\s*(?P<name>[^\[{]+)(?:\[CALL_ID\](?P<id>[^\[]+))?(?:\[ARGS\])?(?P<args>\{.*)", piece, re.DOTALL)
+            match = re.match(
+                r"\s*(?P<name>[^\[{]+)(?:\[CALL_ID\](?P<id>[^\[]+))?(?:\[ARGS\])?(?P<args>\{.*)", piece, re.DOTALL
+            )
             if match is None:
                 raise Malformed("neither a list nor a name with arguments behind [TOOL_CALLS]")
             arguments = next(_json_values(match["args"]))
@@ -148,7 +151,7 @@ def _kimi(text: str) -> Iterator[Found]:
 
 
 def _tagged(function: str, parameter: str, *, typed: bool = False) -> Callable[[str], Iterator[Found]]:
-    """XML-like calls: one tag for the function (group ``name``, ``body``), one for each parameter (``key``, ``value``)."""
+    """XML-like calls: a tag for the function (groups name, body), and one for each parameter (key, value)."""
 
     def read(text: str) -> Iterator[Found]:
         for match in re.finditer(function, text, re.DOTALL):
@@ -168,7 +171,9 @@ def _tagged(function: str, parameter: str, *, typed: bool = False) -> Callable[[
 
 
 def _pythonic(text: str) -> Iterator[Found]:
-    body = re.sub(r"<\|(?:tool_call_start|tool_call_end|python_start|python_end|python_tag|im_end|eot|eom)\|>", "", text).strip()
+    body = re.sub(
+        r"<\|(?:tool_call_start|tool_call_end|python_start|python_end|python_tag|im_end|eot|eom)\|>", "", text
+    ).strip()
     tree = ast.parse(body, mode="eval").body
     for call in tree.elts if isinstance(tree, ast.List) else [tree]:
         if not isinstance(call, ast.Call) or call.args or not isinstance(call.func, ast.Name | ast.Attribute):
@@ -206,7 +211,10 @@ FORMS: dict[str, tuple[str, Callable[[str], Iterator[Found]]]] = {
     "hunyuan": (r"<tool_calls>", _blocks(r"<tool_calls>", r"</tool_calls>")),
     "cohere": (r"<\|START_ACTION\|>", _blocks(r"<\|START_ACTION\|>", r"<\|END_ACTION\|>")),
     "command_r": (r"Action:\s*```json", _blocks(r"Action:\s*```json", r"```")),
-    "llama_json": (r"^\s*(?:<\|python_tag\|>)?\s*\{\s*\"(?:name|type|function)\"", _blocks(r"^\s*(?:<\|python_tag\|>)?", r"<\|e[a-z_]+\|>")),
+    "llama_json": (
+        r"^\s*(?:<\|python_tag\|>)?\s*\{\s*\"(?:name|type|function)\"",
+        _blocks(r"^\s*(?:<\|python_tag\|>)?", r"<\|e[a-z_]+\|>"),
+    ),
     "mistral": (r"\[TOOL_CALLS\]", _mistral),
     "kimi": (r"<\|tool_calls_section_begin\|>|<\|tool_call_begin\|>", _kimi),
     "deepseek_v3": (
@@ -247,7 +255,8 @@ FORMS: dict[str, tuple[str, Callable[[str], Iterator[Found]]]] = {
         r"<｜DSML｜(?:function_calls|tool_calls)>",
         _tagged(
             r"<｜DSML｜invoke name=\"(?P<name>[^\"]+)\">(?P<body>.*?)</｜DSML｜invoke>",
-            r"<｜DSML｜parameter name=\"(?P<key>[^\"]+)\" string=\"(?P<kind>true|false)\">(?P<value>.*?)</｜DSML｜parameter>",
+            r"<｜DSML｜parameter name=\"(?P<key>[^\"]+)\" string=\"(?P<kind>true|false)\">"
+            r"(?P<value>.*?)</｜DSML｜parameter>",
             typed=True,
         ),
     ),

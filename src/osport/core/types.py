@@ -59,6 +59,14 @@ def _tool_calls(values: Iterable[ToolCall]) -> tuple[ToolCall, ...]:
     return tuple(values)
 
 
+def _tools(values: Iterable[Tool]) -> tuple[Tool, ...]:
+    return tuple(values)
+
+
+def _texts(values: Iterable[str]) -> tuple[str, ...]:
+    return tuple(values)
+
+
 def _messages(values: Iterable[Message]) -> tuple[Message, ...]:
     return tuple(values)
 
@@ -76,11 +84,13 @@ class ToolCall:
 class Tool:
     """A function that the model may call; ``parameters`` is the JSON Schema of its arguments."""
 
-    name: str = field(validator=[validators.instance_of(str), validators.min_len(1)])
+    name: str
     description: str = ""
     parameters: Mapping[str, Any] = field(factory=lambda: {"type": "object", "properties": {}})
 
     def __attrs_post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name:
+            raise UsageError(f"a tool needs a name, not {self.name!r}")
         if not isinstance(self.parameters, Mapping):
             raise UsageError(
                 f"tool {self.name!r}: parameters must be a JSON Schema object, not {type(self.parameters).__name__}"
@@ -105,7 +115,7 @@ class Message:
     tool_calls: tuple[ToolCall, ...] = field(default=(), converter=_tool_calls)
     tool_call_id: str | None = None
     reasoning: str | None = None
-    images: tuple[str, ...] = field(default=(), converter=tuple)
+    images: tuple[str, ...] = field(default=(), converter=_texts)
 
     @classmethod
     def system(cls, content: str) -> Message:
@@ -225,7 +235,7 @@ class Request:
     constraint: Constraint | None = None
     timeout: float | None = None
     item_id: str | None = None
-    tools: tuple[Tool, ...] = field(default=(), converter=tuple)
+    tools: tuple[Tool, ...] = field(default=(), converter=_tools)
     tool_choice: str = "auto"
     parallel_tools: bool = True
     thinking: Thinking = None
