@@ -242,6 +242,9 @@ def _altered(parts: list[Part], text: str) -> Iterator[Finding]:
             yield Finding("error", "repeated", part.path, f"{WHAT[part.kind]} comes out {len(spots)} times")
         for spot in spots[:1]:
             told = _encoding(text[spot : spot + 48])
+            before = text[: spot - len(part.first)].rstrip().removesuffix('"').rstrip()[-1:]
+            if told == "json" and part.kind == "argument" and before not in (":", ",", "[", "="):
+                told = "double-encoded"  # a JSON string where this form writes bare text
             if told == "raw" or (told == "json" and part.kind in ("argument", "tool_text")):
                 continue
             if told == "json":

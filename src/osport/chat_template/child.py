@@ -35,9 +35,13 @@ def render_in_child(
     tools: Sequence[Mapping[str, Any]] | None = None,
     add_generation_prompt: bool = True,
     continue_final: bool | str = False,
+    plain: bool = False,
     **variables: Any,
 ) -> str:
-    """Render as ``renderer.in_process`` does, elsewhere; ``reason`` says why, and stands in the error."""
+    """Render as ``renderer.in_process`` does, elsewhere; ``reason`` says why, and stands in the error.
+
+    ``plain`` makes no difference: what comes through a pipe is plain.
+    """
     question = {
         "source": source,
         "now": now.isoformat(),

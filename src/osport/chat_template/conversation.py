@@ -140,6 +140,15 @@ def wire_messages(turns: Turns) -> list[dict[str, Any]]:
     return turns_written
 
 
+def is_plain(turns: Turns) -> bool:
+    """Whether these turns consist of nothing but strings that we write out ourselves."""
+    messages = turns.messages if isinstance(turns, Conversation) else turns
+    return all(
+        isinstance(m, Message) and type(m.content) is str and not (m.tool_calls or m.images or m.reasoning)
+        for m in messages
+    )
+
+
 def wire_tools(tools: Sequence[Tool | Mapping[str, Any]]) -> list[dict[str, Any]] | None:
     """Tools as chat templates read them; None when there are none.
 

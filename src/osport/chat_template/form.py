@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-__all__ = ["forbidden", "unbounded"]
+__all__ = ["forbidden", "keeps_sums", "unbounded"]
 
 # Names that lead from a value to the interpreter. The sandbox refuses them too; no chat template has a use for them.
 INTERNALS = re.compile(
@@ -76,6 +76,18 @@ def unbounded(tree: Any) -> str | None:
     if (name := _nests_itself(tree)) is not None:
         return f"{name} is put into a container that becomes {name} again"
     return None
+
+
+def keeps_sums(tree: Any) -> bool:
+    """Whether the result of a + may be stored, or passed on to a macro, so that sums can grow from sums."""
+    from jinja2 import nodes
+
+    macros = {macro.name for macro in tree.find_all(nodes.Macro)}
+    for node in tree.find_all((nodes.Assign, nodes.With, nodes.Call)):
+        called = isinstance(node, nodes.Call)
+        if (not called or getattr(node.node, "name", None) in macros) and node.find(nodes.Add) is not None:
+            return True
+    return False
 
 
 def _filter(node: Any) -> str | None:

@@ -25,6 +25,7 @@ SECONDS = 5.0
 SOURCE_CHARACTERS = 256 * 1024  # published templates stay under 20 KB
 TEXT_CHARACTERS = 128 * 2**20  # all text that one render makes, intermediate strings included
 POINTER_BYTES = 8
+PIECE_BYTES = 32  # what a small string costs besides its characters
 POWER_BITS = 4096
 
 
@@ -55,9 +56,12 @@ def _spend(characters: int) -> None:
         raise OverBudget(f"it makes more than {TEXT_CHARACTERS // 2**20} million characters of text")
 
 
-def guard(environment: Any) -> None:
-    """Put the budget into a sandbox: operators, joining and replacing, and every piece of output."""
-    environment.intercepted_binops = frozenset({"+", "*", "**", "%"})
+def guard(environment: Any, *, sums: bool) -> None:
+    """Put the budget into a sandbox: operators, joining and replacing, and every piece of output.
+
+    ``sums``: whether + is counted too. It costs time, and a sum that is printed at once is counted as output.
+    """
+    environment.intercepted_binops = frozenset({"+", "*", "**", "%"} if sums else {"*", "**", "%"})
     environment.call_binop = _operate
     environment.concat = _concat
     for name, filter_ in (("join", _join), ("replace", _replace), ("list", _list)):
@@ -112,10 +116,14 @@ def _small(operation: Callable[[Any, Any], Any], left: Any, right: Any) -> Any:
 
 
 def _concat(pieces: Iterable[str]) -> str:
-    kept = []
+    kept: list[str] = []
+    made, left = 0, getattr(_budget, "left", TEXT_CHARACTERS)
     for piece in pieces:
-        _spend(len(piece))
+        made += len(piece) + PIECE_BYTES
+        if made > left:
+            break
         kept.append(piece)
+    _spend(made)
     return "".join(kept)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from osport.chat_template import limits
 from osport.chat_template.child import render_in_child
-from osport.chat_template.form import forbidden, unbounded
+from osport.chat_template.form import forbidden, keeps_sums, unbounded
 from osport.errors import MissingDependency, TemplateError
 
 __all__ = ["compiled", "variables"]
@@ -54,7 +54,7 @@ def in_process(source: str, now: datetime) -> Render:
 
     environment = _environment()
     environment.globals["strftime_now"] = now.strftime
-    limits.guard(environment)
+    limits.guard(environment, sums=keeps_sums(_parsed(source)))
     try:
         with limits.deadline():
             template = environment.from_string(source)
@@ -66,10 +66,12 @@ def in_process(source: str, now: datetime) -> Render:
 
     # transformers' function over our compiled template: rebinding one global in a copy of the
     # function leaves the module, and everybody else who uses it, alone.
-    render_all = types.FunctionType(
-        theirs.render_jinja_template.__code__,
-        {**vars(theirs), "_compile_jinja_template": lambda text: template},
-        argdefs=theirs.render_jinja_template.__defaults__,
+    rebound = {**vars(theirs), "_compile_jinja_template": lambda text: template}
+    original = theirs.render_jinja_template
+    render_all = types.FunctionType(original.__code__, rebound, argdefs=original.__defaults__)
+    # What we wrote ourselves out of strings is plain JSON already, and need not be copied into it.
+    render_plain = types.FunctionType(
+        original.__code__, {**rebound, "_plain_template_data": lambda data: data}, argdefs=original.__defaults__
     )
 
     def render(
@@ -78,11 +80,12 @@ def in_process(source: str, now: datetime) -> Render:
         tools: Sequence[Mapping[str, Any]] | None = None,
         add_generation_prompt: bool = True,
         continue_final: bool | str = False,
+        plain: bool = False,
         **variables: Any,
     ) -> str:
         try:
             with limits.deadline():
-                texts, _ = render_all(
+                texts, _ = (render_plain if plain else render_all)(
                     [messages],
                     tools=tools,
                     chat_template=source,

@@ -15,7 +15,7 @@ from osport.chat_template import audits, canary, renderer
 from osport.chat_template.answers import Answer, parse_answer, split_reasoning
 from osport.chat_template.capabilities import TemplateCapabilities, probe
 from osport.chat_template.control_tokens import own_tokens
-from osport.chat_template.conversation import Conversation, Turns, wire_messages, wire_tools
+from osport.chat_template.conversation import Conversation, Turns, is_plain, wire_messages, wire_tools
 from osport.chat_template.families import Family, family_of
 from osport.chat_template.report import Audit
 from osport.chat_template.sources import TemplateSource, read_gguf, read_hf, read_server
@@ -166,7 +166,7 @@ class ChatTemplate(Stage):
             continue_final=continue_final,
             **variables,
         )
-        text = write(messages, written_tools)
+        text = write(messages, written_tools, plain=is_plain(conversation) and not tools)
         return Rendered(
             text,
             spans=lambda: find_spans(write, text, messages, written_tools),
