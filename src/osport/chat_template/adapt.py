@@ -50,6 +50,12 @@ def adapt(conversation: Conversation, template: ChatTemplate) -> Plan:
             "the template loses the usual form",
             reversible=True,
         )
+    written = "\n".join(message.content for message in adapted.messages)
+    for index, message in enumerate(conversation.messages):
+        if message.content not in written:  # the audit sees only what is left of the conversation
+            raise UnsupportedFeature(
+                f"the text of messages[{index}]", "this chat template", reason="adapting would lose it"
+            )
     audit = template.audit(adapted)
     hard = [f for f in audit.errors if f.rule not in ("forged-turn",)]
     if hard:

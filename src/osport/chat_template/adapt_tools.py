@@ -154,7 +154,8 @@ def parallel_calls(work: Work) -> None:
         split = True
         results = {}
         while rest and rest[0].role == "tool":
-            results[rest[0].tool_call_id] = rest.pop(0)
+            answered = rest.pop(0)
+            results[answered.tool_call_id] = answered
         for at, call in enumerate(message.tool_calls):
             text, reasoning = (message.content, message.reasoning) if at == 0 else ("", None)
             messages.append(Message("assistant", text, (call,), reasoning=reasoning))

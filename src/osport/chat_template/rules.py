@@ -56,7 +56,7 @@ def deverbalise(conversation: Conversation) -> Deverbalised:
     properties: dict[str, Any] = {}
     required: list[str] = []
     removed: list[str] = []
-    for sentence in re.findall(r"[^.\n]+(?:\.|\n|$)", before):
+    for sentence in re.findall(r"[^.\n]+\.?", before):
         if found := ONE_OF.search(sentence):
             values = _words(found["values"])
             if len(values) > 1:
@@ -73,10 +73,14 @@ def deverbalise(conversation: Conversation) -> Deverbalised:
             properties.setdefault(name, {})
         schema: dict[str, Any] = {"type": "object", "properties": properties, "required": required or list(properties)}
         constraint = Constraint("json_schema", schema)
-    after = before
-    for sentence in removed:
-        after = after.replace(sentence, "", 1)
-    after = re.sub(r"[ \t]+\n", "\n", re.sub(r"\n{3,}", "\n\n", after)).strip()
+    lines = []
+    for line in before.splitlines():
+        left = line
+        for sentence in removed:
+            left = left.replace(sentence, "", 1)
+        if left.strip() or not line.strip():
+            lines.append(left.strip() if left != line else line)
+    after = "\n".join(lines).strip()
     first = evolve(conversation.messages[0], content=after)
     changed = evolve(
         conversation, messages=(first, *conversation.messages[1:]), constraint=constraint or conversation.constraint
