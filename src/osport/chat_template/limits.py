@@ -8,13 +8,12 @@ rendered in a child process under limits of the operating system.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import functools
 import operator
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from osport.errors import TemplateError
@@ -195,19 +194,22 @@ class _Watch:
 _watch = _Watch()
 
 
-@contextlib.contextmanager
-def deadline() -> Iterator[None]:
+class deadline:  # noqa: N801 - used as a context manager, like those of contextlib
     """Give what runs inside a fresh budget and :data:`SECONDS` of time; calls inside one share both."""
-    if getattr(_budget, "active", False):
-        yield
-        return
-    ident = threading.get_ident()
-    _budget.left, _budget.active = TEXT_CHARACTERS, True
-    _watch.start(ident)
-    try:
-        yield
-    except OutOfTime:
-        raise OutOfTime(f"it ran longer than {SECONDS:g} s") from None
-    finally:
-        _watch.stop(ident)
+
+    __slots__ = ("_ident",)
+
+    def __enter__(self) -> None:
+        self._ident = 0
+        if not getattr(_budget, "active", False):
+            self._ident = threading.get_ident()
+            _budget.left, _budget.active = TEXT_CHARACTERS, True
+            _watch.start(self._ident)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if not self._ident:
+            return
+        _watch.stop(self._ident)
         _budget.active = False
+        if isinstance(error, OutOfTime):
+            raise OutOfTime(f"it ran longer than {SECONDS:g} s") from None
