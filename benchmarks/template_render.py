@@ -27,7 +27,8 @@ OWN = {
     "chatml": "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' + '\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}",
     "pieces": "{{ bos_token }}{% for m in messages %}<{{ m.role }}>{{ m.content | trim }}</{{ m.role }}>{% endfor %}",
-    "joined": "{% set ns = namespace(t='') %}{% for m in messages %}{% set ns.t = ns.t ~ m.content %}{% endfor %}{{ ns.t }}",
+    "joined": "{% set ns = namespace(t='') %}{% for m in messages %}{% set ns.t = ns.t ~ m.content %}{% endfor %}"
+    "{{ ns.t }}",
 }
 
 SHORT = (
@@ -67,7 +68,7 @@ def main() -> None:
                 refused += 1
                 continue
 
-            def theirs(source: str = source) -> str:
+            def theirs(source: str = source, wire: list[dict[str, str]] = wire) -> str:
                 texts, _ = render_jinja_template([wire], chat_template=source, add_generation_prompt=True, **TOKENS)
                 return texts[0]
 
@@ -79,7 +80,8 @@ def main() -> None:
         ordered = sorted(ratios.values())
         worst = sorted(ratios, key=lambda name: -ratios[name])[:8]
         print(
-            f"{title}: ratio median {statistics.median(ordered):.2f}, 95th percentile {ordered[int(len(ordered) * 0.95)]:.2f}, "
+            f"{title}: ratio median {statistics.median(ordered):.2f}, "
+            f"95th percentile {ordered[int(len(ordered) * 0.95)]:.2f}, "
             f"at most 1.3 for {sum(r <= 1.3 for r in ordered)} of {len(ordered)}; {refused} refuse, {different} differ"
         )
         print("  slowest: " + ", ".join(f"{name} {ratios[name]:.2f}" for name in worst))
