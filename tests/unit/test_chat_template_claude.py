@@ -45,7 +45,7 @@ def test_what_is_about_the_call_is_left_behind():
     assert request_from_anthropic(payload) == request_from_anthropic(MINIMAL)
 
 
-@pytest.mark.parametrize("name", ["tools", "tool_choice", "thinking", "service_tier", "output_config", "invented"])
+@pytest.mark.parametrize("name", ["container", "mcp_servers", "context_management", "invented"])
 def test_other_fields_are_refused_by_name(name):
     with pytest.raises(UnsupportedFeature, match=f"'{name}'"):
         request_from_anthropic({**MINIMAL, name: {}})
@@ -54,8 +54,10 @@ def test_other_fields_are_refused_by_name(name):
 @pytest.mark.parametrize(
     ("content", "named"),
     [
-        ([{"type": "image", "source": {}}], r"'image' at messages\[0\]\.content\[0\]"),
-        ([{"type": "text", "text": "x", "cache_control": {"type": "ephemeral"}}], "'cache_control'"),
+        ([{"type": "image", "source": {"type": "file"}}], r"'image' at messages\[0\]\.content\[0\]"),
+        ([{"type": "text", "text": "x", "invented": 1}], "'invented'"),
+        ([{"type": "container_upload", "file_id": "f"}], "'container_upload'"),
+        ([{"type": "document", "source": {"type": "base64", "data": "x"}}], "'document'"),
     ],
 )
 def test_other_blocks_are_refused_by_name(content, named):
@@ -64,8 +66,8 @@ def test_other_blocks_are_refused_by_name(content, named):
 
 
 def test_a_role_or_a_key_that_is_not_known_is_refused():
-    with pytest.raises(UnsupportedFeature, match="the role 'system' at messages"):
-        request_from_anthropic({**MINIMAL, "messages": [{"role": "system", "content": "x"}]})
+    with pytest.raises(UnsupportedFeature, match="the role 'critic' at messages"):
+        request_from_anthropic({**MINIMAL, "messages": [{"role": "critic", "content": "x"}]})
     with pytest.raises(UnsupportedFeature, match="'name' at messages"):
         request_from_anthropic({**MINIMAL, "messages": [{"role": "user", "content": "x", "name": "n"}]})
 

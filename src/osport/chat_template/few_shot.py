@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from itertools import chain, islice
+from itertools import chain, islice, takewhile
 from typing import Any
 
+from attrs import evolve
+
+from osport.chat_template.conversation import Conversation
 from osport.core.types import Message
 from osport.errors import UsageError
 
-__all__ = ["few_shot_turns"]
+__all__ = ["few_shot_turns", "with_few_shot"]
 
 
 def few_shot_turns(examples: Iterable[tuple[str, Any]], k: int) -> tuple[Message, ...]:
@@ -34,3 +37,18 @@ def few_shot_turns(examples: Iterable[tuple[str, Any]], k: int) -> tuple[Message
 
 def _as_text(answer: Any) -> str:
     return answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False)
+
+
+def with_few_shot(conversation: Conversation, examples: Iterable[tuple[str, Any]], k: int) -> Conversation:
+    """The conversation with ``k`` examples as turns between the system prompt and the question.
+
+    Examples begin with a user turn, which every template accepts.
+
+    >>> talk = Conversation([Message.system("Sort."), Message.user("bad")])
+    >>> [m.role for m in with_few_shot(talk, [("good", "pos")], k=1).messages]
+    ['system', 'user', 'assistant', 'user']
+    """
+    leading = sum(1 for _ in takewhile(lambda message: message.role == "system", conversation.messages))
+    turns = few_shot_turns(examples, k)
+    messages = conversation.messages
+    return evolve(conversation, messages=(*messages[:leading], *turns, *messages[leading:]))

@@ -10,9 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from osport.chat_template import limits
+from osport.chat_template.child import render_in_child
+from osport.chat_template.form import forbidden, keeps_sums, unbounded
 from osport.errors import MissingDependency, TemplateError
 
-__all__ = ["compiled"]
+__all__ = ["compiled", "variables"]
 
 Render = Callable[..., str]
 
@@ -23,29 +26,52 @@ def compiled(source: str, now: datetime) -> Render:
 
     The environment is the one that transformers builds for this template: an immutable sandbox
     with its filters and globals. Only ``strftime_now`` is replaced, so that a render does not
-    change from day to day. Raises :class:`~osport.errors.TemplateError` naming line and cause.
+    change from day to day. A template whose form does not bound its cost is rendered in a child
+    process, under limits. Raises :class:`~osport.errors.TemplateError` naming line and cause.
     """
+    reason = _examined(source)
+    return in_process(source, now) if reason is None else functools.partial(render_in_child, source, now, reason)
+
+
+def _examined(source: str) -> str | None:
+    """Why the template must not be rendered in this process; raises when it must not be rendered at all."""
+    limits.check_size(source)
+    try:
+        with limits.deadline():
+            tree = _parsed(source)
+            if (place := forbidden(tree)) is not None:
+                raise TemplateError(f"the chat template reaches for the internals of Python and is refused: {place}")
+            return unbounded(tree)
+    except (RecursionError, limits.OutOfTime) as error:
+        raise TemplateError(f"the chat template does not compile: {type(error).__name__}: {error}") from error
+
+
+@functools.lru_cache(maxsize=256)
+def in_process(source: str, now: datetime) -> Render:
+    """The function that renders this template here; :func:`compiled` decides whether it may."""
     theirs = _transformers_renderer()
     import jinja2
 
-    try:
-        environment = theirs._cached_compile_jinja_template("").environment  # a fresh sandbox, nobody else's
-    except ImportError as error:  # transformers refuses a jinja2 whose sandbox is known to leak
-        raise TemplateError(str(error)) from error
+    environment = _environment()
     environment.globals["strftime_now"] = now.strftime
+    limits.guard(environment, sums=keeps_sums(_parsed(source)))
     try:
-        template = environment.from_string(source)
+        with limits.deadline():
+            template = environment.from_string(source)
     except jinja2.TemplateSyntaxError as error:
         raise TemplateError(f"the chat template does not compile: line {error.lineno}: {error.message}") from error
-    except (RecursionError, MemoryError, SyntaxError, ValueError) as error:
+    except Exception as error:
         raise TemplateError(f"the chat template does not compile: {type(error).__name__}: {error}") from error
+    limits.count_concatenation(template)
 
     # transformers' function over our compiled template: rebinding one global in a copy of the
     # function leaves the module, and everybody else who uses it, alone.
-    render_all = types.FunctionType(
-        theirs.render_jinja_template.__code__,
-        {**vars(theirs), "_compile_jinja_template": lambda text: template},
-        argdefs=theirs.render_jinja_template.__defaults__,
+    rebound = {**vars(theirs), "_compile_jinja_template": lambda text: template}
+    original = theirs.render_jinja_template
+    render_all = types.FunctionType(original.__code__, rebound, argdefs=original.__defaults__)
+    # What we wrote ourselves out of strings is plain JSON already, and need not be copied into it.
+    render_plain = types.FunctionType(
+        original.__code__, {**rebound, "_plain_template_data": lambda data: data}, argdefs=original.__defaults__
     )
 
     def render(
@@ -53,23 +79,95 @@ def compiled(source: str, now: datetime) -> Render:
         *,
         tools: Sequence[Mapping[str, Any]] | None = None,
         add_generation_prompt: bool = True,
-        continue_final: bool = False,
+        continue_final: bool | str = False,
+        plain: bool = False,
         **variables: Any,
     ) -> str:
         try:
-            texts, _ = render_all(
-                [messages],
-                tools=tools,
-                chat_template=source,
-                add_generation_prompt=add_generation_prompt,
-                continue_final_message=continue_final,
-                **variables,
-            )
+            with limits.deadline():
+                texts, _ = (render_plain if plain else render_all)(
+                    [messages],
+                    tools=tools,
+                    chat_template=source,
+                    add_generation_prompt=add_generation_prompt,
+                    continue_final_message=continue_final,
+                    **variables,
+                )
         except Exception as error:
             raise TemplateError(_cause(error, jinja2.TemplateError)) from error
         return str(texts[0])
 
     return render
+
+
+@functools.lru_cache(maxsize=256)
+def variables(source: str) -> frozenset[str]:
+    """The names that the template reads and does not set itself.
+
+    Jinja's own analysis takes a name that is set anywhere for declared, so names that a template
+    reads before it sets them are counted from the tree.
+    """
+    import jinja2.meta
+    import jinja2.nodes
+
+    tree = _parsed(source)
+    undeclared = set(jinja2.meta.find_undeclared_variables(tree))
+    undeclared |= {name.name for name in tree.find_all(jinja2.nodes.Name) if name.ctx == "load"}
+    return frozenset(undeclared)
+
+
+@functools.lru_cache(maxsize=256)
+def unguarded(source: str) -> frozenset[str]:
+    """The names that the template reads without asking first whether they are defined."""
+    import jinja2.meta
+    import jinja2.nodes
+
+    tree = _parsed(source)
+    asked = {node.node.name for node in tree.find_all(jinja2.nodes.Test) if isinstance(node.node, jinja2.nodes.Name)}
+    asked |= {
+        node.node.name
+        for node in tree.find_all(jinja2.nodes.Filter)
+        if node.name in ("default", "d") and isinstance(node.node, jinja2.nodes.Name)
+    }
+    # A name alone as a condition is a question too: an undefined one is false.
+    for branch in tree.find_all((jinja2.nodes.If, jinja2.nodes.CondExpr)):
+        for node in (branch.test, *branch.test.find_all(jinja2.nodes.Name)):
+            if isinstance(node, jinja2.nodes.Name):
+                asked.add(node.name)
+    targets = {name.name for name in tree.find_all(jinja2.nodes.Name) if name.ctx in ("store", "param")}
+    targets |= {macro.name for macro in tree.find_all(jinja2.nodes.Macro)}
+    return frozenset(jinja2.meta.find_undeclared_variables(tree)) - asked - targets
+
+
+@functools.lru_cache(maxsize=256)
+def literals(source: str) -> str:
+    """All text that the template may write by itself, pieces apart by a null character."""
+    import jinja2.nodes
+
+    tree = _parsed(source)
+    found = [node.data for node in tree.find_all(jinja2.nodes.TemplateData)]
+    found += [node.value for node in tree.find_all(jinja2.nodes.Const) if isinstance(node.value, str)]
+    return "\0".join(found)
+
+
+def _environment() -> Any:
+    theirs = _transformers_renderer()
+    try:
+        return theirs._cached_compile_jinja_template("").environment  # a fresh sandbox, nobody else's
+    except ImportError as error:  # transformers refuses a jinja2 whose sandbox is known to leak
+        raise TemplateError(str(error)) from error
+
+
+def _parsed(source: str) -> Any:
+    environment = _environment()
+    import jinja2
+
+    try:
+        return environment.parse(source)
+    except jinja2.TemplateSyntaxError as error:
+        raise TemplateError(f"the chat template does not compile: line {error.lineno}: {error.message}") from error
+    except (RecursionError, MemoryError, ValueError) as error:
+        raise TemplateError(f"the chat template does not compile: {type(error).__name__}: {error}") from error
 
 
 def _transformers_renderer() -> Any:

@@ -9,10 +9,10 @@ from typing import Any
 
 from attrs import frozen
 
-from osport.errors import FormatError, StorageError, TemplateError
+from osport.errors import FormatError, MissingDependency, StorageError, TemplateError, Unreachable
 from osport.formats.gguf import GgufArray, GgufHeader
 
-__all__ = ["TemplateSource", "read_gguf", "read_hf"]
+__all__ = ["TemplateSource", "read_gguf", "read_hf", "read_server"]
 
 TOKEN_NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
@@ -38,13 +38,15 @@ GGUF_ADDS_BOS_PRE_TOKENIZERS = frozenset(
 class TemplateSource:
     """The templates by name (``default``, ``tool_use``, ``rag``), and what the tokenizer says.
 
-    ``adds_bos``: whether the tokenizer puts BOS before a plain text prompt by itself.
+    ``adds_bos``: whether the tokenizer puts BOS before a plain text prompt by itself. ``tokenizer``: the
+    path of a ``tokenizer.json``, where there is one.
     """
 
     origin: str
     templates: Mapping[str, str]
     tokens: Mapping[str, str]
     adds_bos: bool = False
+    tokenizer: Path | None = None
 
     def pick(self, name: str | None) -> str:
         """The template of this name; without a name, the default one.
@@ -117,7 +119,31 @@ def read_hf(folder: str | Path) -> TemplateSource:
     adds_bos = config.get("add_bos_token")
     if adds_bos is None:
         adds_bos = _post_processor_adds(tokens.get("bos_token"), _json(folder / "tokenizer.json").get("post_processor"))
-    return TemplateSource(str(folder), templates, tokens, bool(adds_bos))
+    tokenizer = folder / "tokenizer.json"
+    return TemplateSource(str(folder), templates, tokens, bool(adds_bos), tokenizer if tokenizer.is_file() else None)
+
+
+def read_server(url: str, timeout: float) -> TemplateSource:
+    """Ask a running llama.cpp server for its template, and whether its tokenizer adds BOS."""
+    try:
+        import httpx
+    except ImportError:
+        raise MissingDependency("httpx", "llama-server") from None
+    base = url.rstrip("/")
+    try:
+        with httpx.Client(timeout=timeout) as client:
+            properties = client.get(f"{base}/props").raise_for_status().json()
+            added = client.post(f"{base}/tokenize", json={"content": "", "add_special": True}).raise_for_status().json()
+    except httpx.HTTPStatusError as error:
+        raise TemplateError(
+            f"{base} does not tell its chat template (HTTP {error.response.status_code} for {error.request.url.path}); "
+            "only llama.cpp servers do. Use from_gguf or from_hf"
+        ) from error
+    except (httpx.HTTPError, ValueError) as error:
+        raise Unreachable(f"{base} does not answer as a llama.cpp server: {error}") from error
+    text = properties.get("chat_template")
+    tokens = {name: token for name in TOKEN_NAMES if isinstance(token := properties.get(name), str) and token}
+    return TemplateSource(base, {"default": text} if text else {}, tokens, bool(added.get("tokens")))
 
 
 def _strings(value: object) -> tuple[str, ...]:

@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from attrs import evolve, field, frozen
 
-from osport.chat_template import renderer
-from osport.chat_template.sources import TemplateSource, read_gguf, read_hf
+from osport.chat_template import audits, canary, renderer
+from osport.chat_template.answers import Answer, parse_answer, split_reasoning
+from osport.chat_template.capabilities import TemplateCapabilities, probe
+from osport.chat_template.control_tokens import own_tokens
+from osport.chat_template.conversation import Conversation, Turns, is_plain, wire_messages, wire_tools
+from osport.chat_template.families import Family, family_of
+from osport.chat_template.report import Audit
+from osport.chat_template.sources import TemplateSource, read_gguf, read_hf, read_server
+from osport.chat_template.spans import Span, find_spans
 from osport.core.capabilities import Capabilities
 from osport.core.stage import Stage
-from osport.core.types import Message, Request
-from osport.errors import UsageError
+from osport.core.types import Completion, Message, Request, Thinking, Tool
+from osport.errors import TemplateError, UnsupportedFeature, UsageError
 
 __all__ = ["PINNED_NOW", "ChatTemplate", "Rendered"]
 
 PINNED_NOW = datetime(2026, 1, 1, 12)
 """The clock that templates see by default: some print the date, and a prompt must not change overnight."""
+
+Tools = Sequence[Tool | Mapping[str, Any]]
 
 
 @frozen
@@ -28,6 +38,23 @@ class Rendered:
     """What one render gave: ``text`` is the whole prompt, special tokens written out."""
 
     text: str
+    _spans: Callable[[], tuple[Span, ...]] = field(repr=False, eq=False, alias="spans")
+    _encode: Callable[[str, tuple[Span, ...]], tuple[int, ...]] | None = field(
+        default=None, repr=False, eq=False, alias="encode"
+    )
+
+    @functools.cached_property
+    def spans(self) -> tuple[Span, ...]:
+        """Which characters came from which part of the request; found by a second render when first asked for."""
+        return self._spans()
+
+    @functools.cached_property
+    def token_ids(self) -> tuple[int, ...] | None:
+        """The prompt as token ids, None when no tokenizer is there.
+
+        Control tokens inside what the caller wrote are encoded as plain text, so that nobody can forge a turn.
+        """
+        return None if self._encode is None else self._encode(self.text, self.spans)
 
 
 @frozen
@@ -49,6 +76,7 @@ class ChatTemplate(Stage):
     source: str = "text"
     adds_bos: bool = False
     now: datetime = PINNED_NOW
+    tokenizer: Path | None = field(default=None, repr=False)
 
     @classmethod
     def from_gguf(cls, path: str | Path, *, name: str | None = None, now: datetime = PINNED_NOW) -> ChatTemplate:
@@ -67,6 +95,15 @@ class ChatTemplate(Stage):
         return cls._of(read_hf(folder), name, now)
 
     @classmethod
+    def from_server(cls, url: str, *, timeout: float = 10.0, now: datetime = PINNED_NOW) -> ChatTemplate:
+        """The template that a running llama.cpp server uses; ``timeout`` in seconds.
+
+        Raises :class:`~osport.errors.TemplateError` when the server does not tell it,
+        :class:`~osport.errors.Unreachable` when there is no server.
+        """
+        return cls._of(read_server(url, timeout), None, now)
+
+    @classmethod
     def from_text(
         cls,
         jinja: str,
@@ -80,46 +117,141 @@ class ChatTemplate(Stage):
 
     @classmethod
     def _of(cls, source: TemplateSource, name: str | None, now: datetime) -> ChatTemplate:
-        return cls(source.pick(name), source.tokens, source.origin, source.adds_bos, now)
+        return cls(source.pick(name), source.tokens, source.origin, source.adds_bos, now, source.tokenizer)
 
     @property
     def hash(self) -> str:
         """SHA-256 of the template text, in hexadecimal."""
         return hashlib.sha256(self.text.encode("utf-8", "surrogatepass")).hexdigest()
 
+    @property
+    def family(self) -> Family | None:
+        """The family that the template belongs to by what stands in it; None when it is not known."""
+        return family_of(self.text)
+
+    @property
+    def capabilities(self) -> TemplateCapabilities:
+        """What the template can carry, probed once for each template and kept."""
+        return _capabilities(self.text, tuple(sorted(self.tokens.items())), self.now)
+
     def render(
         self,
-        messages: Sequence[Message],
+        conversation: Turns,
         *,
+        tools: Tools = (),
+        thinking: Thinking = None,
         add_generation_prompt: bool = True,
         continue_final: bool = False,
     ) -> Rendered:
-        """Render a conversation.
+        """Render a conversation: a :class:`Conversation`, messages, or dictionaries as transformers takes them.
 
-        ``add_generation_prompt`` opens the model's turn; ``continue_final`` leaves the last message
-        open instead, so that the model continues it. Raises :class:`~osport.errors.TemplateError`
-        naming line and cause when the template does not compile or refuses the conversation.
+        ``tools`` and ``thinking`` win over those of the conversation. ``add_generation_prompt`` opens the
+        model's turn; ``continue_final`` leaves the last message open instead, so that the model continues it.
+
+        Raises :class:`~osport.errors.TemplateError` naming line and cause when the template does not compile
+        or refuses the conversation, :class:`~osport.errors.UnsupportedFeature` for a way of thinking that the
+        template cannot switch to, :class:`~osport.errors.UsageError` for what is no conversation.
         """
-        if not messages:
-            raise UsageError("there is nothing to render: the conversation has no messages")
-        render = renderer.compiled(self.text, self.now)
-        text = render(
-            [_as_dict(message) for message in messages],
+        if isinstance(conversation, Conversation):
+            tools = tools or (conversation.tools if conversation.tool_choice != "none" else ())
+            thinking = conversation.thinking if thinking is None else thinking
+        messages, written_tools = wire_messages(conversation), wire_tools(tools)
+        variables: dict[str, Any] = {}
+        if thinking is not None:
+            variables, word = self.capabilities.thinking.settings(thinking)
+            messages = _with_word(messages, word)
+        write: Callable[..., str] = functools.partial(
+            self._write,
             add_generation_prompt=add_generation_prompt and not continue_final,
             continue_final=continue_final,
-            **self.tokens,
+            **variables,
         )
-        return Rendered(text)
+        text = write(messages, written_tools, plain=is_plain(conversation) and not tools)
+        return Rendered(
+            text,
+            spans=lambda: find_spans(write, text, messages, written_tools),
+            encode=None if self.tokenizer is None else functools.partial(_encode, self.tokenizer, own_tokens(self)),
+        )
+
+    def audit(self, conversation: Turns, *, tools: Tools = (), thinking: Thinking = None) -> Audit:
+        """The canary and the lints over this very request; see :class:`Audit`."""
+        return audits.audit(self, conversation, tools, thinking)
+
+    def parse(self, text: str, *, prompt: str = "", tools: Sequence[Tool] = ()) -> Answer:
+        """Take an answer of this model apart: reasoning, content, tool calls.
+
+        ``prompt`` is what was sent: a template may open the reasoning itself. ``tools`` gives the types of
+        arguments to families that write every value as text. Raises :class:`~osport.errors.OutputError`, with
+        the text, for a tool call that is begun and not well formed.
+        """
+        return parse_answer(text, self.family, prompt=prompt, tools=tools)
+
+    def finish(self, completion: Completion) -> Completion:
+        """Part the reasoning from the answer where the backend left both in one text."""
+        if completion.reasoning is not None or self.family is None or not self.family.reasoning:
+            return completion
+        reasoning, content, complete = split_reasoning(completion.text, self.family)
+        return (
+            evolve(completion, text=content, reasoning=reasoning) if reasoning is not None and complete else completion
+        )
 
     def prepare(self, request: Request, capabilities: Capabilities) -> Request:
         """Turn messages into a raw prompt where the backend takes one; a trailing assistant message is a prefill.
 
         A backend that takes only messages applies the template of its own server, and gets them unchanged.
+        Either way the request must come out whole: :class:`~osport.errors.TemplateError` says what the
+        template would drop (``Conversation.adapt`` brings a request into a form that it keeps), and refuses
+        text that would forge a turn.
         """
-        if not request.messages or not capabilities.raw_prompt:
+        if not request.messages:
             return request
-        text = self.render(request.messages, continue_final=request.messages[-1].role == "assistant").text
-        return evolve(request, messages=(), prompt=self._without_bos(text))
+        prefilled = request.messages[-1].role == "assistant"
+        tools = request.tools if request.tool_choice != "none" else ()
+        self._must_come_out_whole(request.messages, tools)
+        if not capabilities.raw_prompt:
+            return request
+        if request.tool_choice not in ("auto", "none"):
+            raise UnsupportedFeature(
+                f"tool_choice={request.tool_choice!r}",
+                "a raw prompt",
+                reason="a template cannot force a call; constrain it",
+            )
+        if any(message.images for message in request.messages):
+            raise UnsupportedFeature("images", "a raw prompt")
+        if forged := audits.forged(self, request.messages):
+            raise TemplateError(
+                f"{forged[0].place} holds {forged[0].message}; the engine would read it as the end of a turn. "
+                "Remove it, or send the token ids of ChatTemplate.render"
+            )
+        text = self.render(request.messages, tools=tools, thinking=request.thinking, continue_final=prefilled).text
+        return evolve(request, messages=(), prompt=self._without_bos(text), tools=(), tool_choice="auto", thinking=None)
+
+    def _must_come_out_whole(self, messages: Sequence[Message], tools: Tools) -> None:
+        """The canary, once for each shape of conversation: a batch of one shape pays for it once."""
+        written, written_tools = wire_messages(messages), wire_tools(tools)
+        shape = (
+            self.text,
+            tuple(
+                (m["role"], bool(m["content"]), len(m.get("tool_calls", ())), "reasoning_content" in m) for m in written
+            ),
+            len(written_tools or ()),
+        )
+        if shape in _whole_shapes:
+            return
+        lost = [f for f in canary.check(self._write, written, written_tools) if f.severity == "error"]
+        if lost:
+            raise TemplateError(
+                f"{lost[0].message} ({lost[0].place}); Conversation.adapt brings a request into a form that it keeps"
+            )
+        _whole_shapes.add(shape)
+
+    def _write(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        **variables: Any,
+    ) -> str:
+        return renderer.compiled(self.text, self.now)(messages, tools=tools, **{**self.tokens, **variables})
 
     def _without_bos(self, text: str) -> str:
         """An engine that puts BOS before every prompt would double the one that the template printed."""
@@ -127,16 +259,50 @@ class ChatTemplate(Stage):
         return text.removeprefix(bos) if bos and self.adds_bos else text
 
 
-def _as_dict(message: Message) -> dict[str, Any]:
-    """The form that chat templates are written for."""
-    turn: dict[str, Any] = {"role": message.role, "content": message.content}
-    if message.tool_calls:
-        turn["tool_calls"] = [
-            {"type": "function", "id": call.id, "function": {"name": call.name, "arguments": call.arguments}}
-            for call in message.tool_calls
-        ]
-    if message.tool_call_id is not None:
-        turn["tool_call_id"] = message.tool_call_id
-    if message.reasoning is not None:
-        turn["reasoning_content"] = message.reasoning
-    return turn
+_whole_shapes: set[object] = set()
+
+
+@functools.lru_cache(maxsize=256)
+def _capabilities(text: str, tokens: tuple[tuple[str, str], ...], now: datetime) -> TemplateCapabilities:
+    family = family_of(text)
+    write = functools.partial(renderer.compiled(text, now), **dict(tokens))
+    return probe(text, write, family.ids if family else "")
+
+
+def _with_word(messages: list[dict[str, Any]], word: str) -> list[dict[str, Any]]:
+    """Put a word such as /no_think behind the system prompt, or behind the last user turn."""
+    if not word:
+        return messages
+    roles = [message["role"] for message in messages]
+    at = 0 if roles[0] == "system" else max((i for i, role in enumerate(roles) if role == "user"), default=-1)
+    if at < 0 or not isinstance(messages[at].get("content"), str):
+        raise UsageError(f"there is no text that could carry {word}")
+    messages[at] = {**messages[at], "content": f"{messages[at]['content']} {word}"}
+    return messages
+
+
+@functools.lru_cache(maxsize=16)
+def _tokenizer(path: Path) -> Any:
+    from tokenizers import Tokenizer  # comes with transformers
+
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:
+        raise TemplateError(f"{path} is not a tokenizer that can be read: {error}") from error
+
+
+def _encode(path: Path, control: frozenset[str], text: str, spans: tuple[Span, ...]) -> tuple[int, ...]:
+    """Token ids; control tokens inside a span become plain text, as transformers' sanitising does it."""
+    tokenizer = _tokenizer(path)
+    ids: list[int] = []
+    done = 0
+    for span in sorted(spans, key=lambda span: span.start):
+        for start, stop in span.occurrences(text, control):
+            if start >= done:
+                ids += tokenizer.encode(text[done:start], add_special_tokens=False).ids
+                tokenizer.encode_special_tokens = True
+                ids += tokenizer.encode(text[start:stop], add_special_tokens=False).ids
+                tokenizer.encode_special_tokens = False
+                done = stop
+    ids += tokenizer.encode(text[done:], add_special_tokens=False).ids
+    return tuple(ids)

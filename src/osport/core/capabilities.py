@@ -32,6 +32,8 @@ class Capabilities:
     constraint_engine: str = ""
     enforced_by: str = "none"
     tools: bool = False
+    thinking: bool = False
+    images: bool = False
 
 
 def negotiate(request: Request, capabilities: Capabilities, *, backend: str, stream: bool = False) -> Request:
@@ -45,7 +47,13 @@ def negotiate(request: Request, capabilities: Capabilities, *, backend: str, str
         ("chat", bool(request.messages), capabilities.chat),
         ("raw_prompt", request.prompt is not None, capabilities.raw_prompt),
         ("prefill", last is not None and last.role == "assistant", capabilities.prefill),
-        ("tools", any(m.tool_calls or m.role == "tool" for m in request.messages), capabilities.tools),
+        (
+            "tools",
+            bool(request.tools) or any(m.tool_calls or m.role == "tool" for m in request.messages),
+            capabilities.tools,
+        ),
+        ("thinking", request.thinking is not None, capabilities.thinking),
+        ("images", any(m.images for m in request.messages), capabilities.images),
         ("stream", stream, capabilities.stream),
     )
     for feature, asked, able in needs:

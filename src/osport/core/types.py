@@ -24,6 +24,8 @@ __all__ = [
     "Request",
     "Role",
     "Sampling",
+    "Thinking",
+    "Tool",
     "ToolCall",
     "Usage",
 ]
@@ -57,6 +59,14 @@ def _tool_calls(values: Iterable[ToolCall]) -> tuple[ToolCall, ...]:
     return tuple(values)
 
 
+def _tools(values: Iterable[Tool]) -> tuple[Tool, ...]:
+    return tuple(values)
+
+
+def _texts(values: Iterable[str]) -> tuple[str, ...]:
+    return tuple(values)
+
+
 def _messages(values: Iterable[Message]) -> tuple[Message, ...]:
     return tuple(values)
 
@@ -71,10 +81,33 @@ class ToolCall:
 
 
 @frozen
+class Tool:
+    """A function that the model may call; ``parameters`` is the JSON Schema of its arguments."""
+
+    name: str
+    description: str = ""
+    parameters: Mapping[str, Any] = field(factory=lambda: {"type": "object", "properties": {}})
+
+    def __attrs_post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name:
+            raise UsageError(f"a tool needs a name, not {self.name!r}")
+        if not isinstance(self.parameters, Mapping):
+            raise UsageError(
+                f"tool {self.name!r}: parameters must be a JSON Schema object, not {type(self.parameters).__name__}"
+            )
+
+
+Thinking = bool | str | int | None
+"""Whether the model reasons before it answers: on, off, a level (``low``, ``medium``, ``high``), a budget in
+tokens, or None for whatever the model does when nobody asks."""
+
+
+@frozen
 class Message:
     """One turn of a conversation.
 
-    A trailing assistant message is a prefill: the model continues it.
+    A trailing assistant message is a prefill: the model continues it. ``images`` are URLs or data URLs
+    and stand before the text of the turn.
     """
 
     role: Role = field(validator=_one_of(Role))
@@ -82,6 +115,7 @@ class Message:
     tool_calls: tuple[ToolCall, ...] = field(default=(), converter=_tool_calls)
     tool_call_id: str | None = None
     reasoning: str | None = None
+    images: tuple[str, ...] = field(default=(), converter=_texts)
 
     @classmethod
     def system(cls, content: str) -> Message:
@@ -191,7 +225,8 @@ class Request:
     """One question: either ``messages`` (the backend applies the chat template) or a raw ``prompt``.
 
     ``timeout`` in seconds, None: the backend's own limit. ``item_id`` names the item of a golden set
-    that the request came from; no engine sees it, recorded answers are found by it.
+    that the request came from; no engine sees it, recorded answers are found by it. ``tool_choice`` is
+    ``auto``, ``required``, ``none`` or the name of a tool.
     """
 
     messages: tuple[Message, ...] = field(default=(), converter=_messages)
@@ -200,6 +235,10 @@ class Request:
     constraint: Constraint | None = None
     timeout: float | None = None
     item_id: str | None = None
+    tools: tuple[Tool, ...] = field(default=(), converter=_tools)
+    tool_choice: str = "auto"
+    parallel_tools: bool = True
+    thinking: Thinking = None
 
     def __attrs_post_init__(self) -> None:
         if bool(self.messages) == (self.prompt is not None):

@@ -1,0 +1,122 @@
+"""Where another engine would build a different prompt from the same template, and by which names it takes the switches.
+
+Rendering elsewhere is a check, never a path: osport sends the text that it rendered itself.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from osport.chat_template import renderer
+from osport.chat_template.report import Finding
+from osport.core.types import Thinking
+from osport.errors import TemplateError, UnsupportedFeature
+
+if TYPE_CHECKING:
+    from osport.chat_template.template import ChatTemplate
+
+__all__ = ["Engine", "predict", "switches"]
+
+Engine = Literal["llama.cpp", "vllm", "ollama"]
+
+# Ollama swaps a template for one of its own when the texts are this close (edit distance; template/template.go).
+OLLAMA_DISTANCE = 100
+
+
+def predict(
+    template: ChatTemplate,
+    messages: Sequence[Mapping[str, Any]],
+    tools: Sequence[Mapping[str, Any]] | None,
+    thinking: Thinking,
+) -> Iterator[Finding]:
+    """Notes on what llama.cpp, vLLM and Ollama would do differently with this request."""
+    try:
+        read = renderer.variables(template.text)
+        yield from _llama_cpp(template, messages, tools, thinking, read)
+        yield from _vllm(template, thinking, read)
+    except TemplateError:
+        return
+    if template.text.count("<|im_start|>") and len(template.text) < 600:
+        yield Finding(
+            "note",
+            "ollama-template",
+            "template",
+            "Ollama takes a short ChatML template for its own and swaps it: default system text and tools are lost",
+        )
+
+
+def _llama_cpp(
+    template: ChatTemplate,
+    messages: Sequence[Mapping[str, Any]],
+    tools: Sequence[Mapping[str, Any]] | None,
+    thinking: Thinking,
+    read: frozenset[str],
+) -> Iterator[Finding]:
+    def note(message: str, fix: str = "") -> Finding:
+        return Finding("note", "llama.cpp-differs", "template", message, fix)
+
+    if thinking is None and "enable_thinking" in read:
+        write = functools.partial(_try, template, messages, tools)
+        if write() != write(enable_thinking=True):
+            yield note("llama.cpp thinks unless told not to", "pass thinking=True or thinking=False")
+    if "strftime_now" in read or {"date_string", "datetime"} & read:
+        yield note("llama.cpp prints today's date; osport prints a pinned one", "pass now= to ChatTemplate")
+    roles = [message.get("role") for message in messages]
+    capabilities = template.capabilities
+    if "system" in roles and capabilities.system in ("refused", "dropped"):
+        yield note("llama.cpp puts the system prompt in front of the next turn, because the template keeps none")
+    if roles[-1] == "assistant" and capabilities.thinking.kind == "variable" and thinking is not False:
+        yield note("llama.cpp refuses a prefill while thinking is on", "pass thinking=False")
+    if roles[-1] == "assistant":
+        yield note("llama.cpp writes a prefill behind the opening of the answer, not through the template")
+    if _try(template, messages, tools) is None:
+        yield note("llama.cpp's own engine may render what Jinja refuses (it lets None be iterated, for one)")
+    if capabilities.form.content == "parts":
+        yield note("llama.cpp gives parts to a template that takes only parts")
+    if any(message.get("reasoning_content") for message in messages) and "'thinking'" in template.text:
+        yield note("llama.cpp hands the reasoning of earlier turns over as a part of its own")
+    calls = [call for message in messages for call in message.get("tool_calls") or ()]
+    if calls and capabilities.tool_calls != "kept":
+        yield note("llama.cpp has its own way of writing tool calls for a template that keeps none")
+    elif calls or tools:
+        yield note("llama.cpp rewrites tool calls and schemas before it renders")
+    if any(not isinstance(message.get("content", ""), str) for message in messages):
+        yield note("llama.cpp joins the parts of a turn with a line break where the template takes text")
+
+
+def _vllm(template: ChatTemplate, thinking: Thinking, read: frozenset[str]) -> Iterator[Finding]:
+    try:
+        given, _ = template.capabilities.thinking.settings(thinking)
+    except UnsupportedFeature:
+        return
+    for name in sorted(set(given) - read):
+        yield Finding("note", "vllm-differs", "template", f"vLLM drops the variable {name} in silence")
+
+
+def _try(template: ChatTemplate, messages: Any, tools: Any, **variables: Any) -> str | None:
+    try:
+        return template._write(messages, tools, **variables)
+    except TemplateError:
+        return None
+
+
+def switches(template: ChatTemplate, thinking: Thinking, engine: Engine) -> dict[str, Any]:
+    """The fields of a chat request that bring this way of thinking about, by the server's own names.
+
+    Raises :class:`~osport.errors.UnsupportedFeature` for what template or server cannot do.
+    """
+    if thinking is None:
+        return {}
+    if engine == "ollama":
+        if isinstance(thinking, int) and not isinstance(thinking, bool):
+            raise UnsupportedFeature("a thinking budget", "ollama")
+        return {"think": thinking}
+    variables, word = template.capabilities.thinking.settings(thinking)
+    if word:
+        raise UnsupportedFeature(f"the word {word}", engine, reason="it belongs into the text of a message")
+    fields: dict[str, Any] = {"chat_template_kwargs": variables} if variables else {}
+    if isinstance(thinking, int) and not isinstance(thinking, bool):
+        fields["thinking_budget_tokens" if engine == "llama.cpp" else "thinking_token_budget"] = thinking
+    return fields

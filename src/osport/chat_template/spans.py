@@ -1,0 +1,80 @@
+"""Which characters of a prompt came from which part of the request."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from attrs import frozen
+
+from osport.chat_template import canary
+from osport.errors import TemplateError
+
+__all__ = ["Span", "find_spans"]
+
+Write = Callable[[list[dict[str, Any]], list[dict[str, Any]] | None], str]
+
+
+@frozen
+class Span:
+    """Characters ``start`` to ``stop`` of the prompt come from ``part`` (``messages[0].content``)."""
+
+    start: int
+    stop: int
+    part: str
+
+    def occurrences(self, text: str, words: Iterable[str]) -> Iterator[tuple[int, int]]:
+        """Where one of the words stands inside this span."""
+        ordered = sorted(words, key=len, reverse=True)
+        if ordered:
+            for match in re.finditer("|".join(map(re.escape, ordered)), text[self.start : self.stop]):
+                yield self.start + match.start(), self.start + match.end()
+
+
+def find_spans(
+    write: Write,
+    text: str,
+    messages: Sequence[Mapping[str, Any]],
+    tools: Sequence[Mapping[str, Any]] | None,
+) -> tuple[Span, ...]:
+    """Render again with a mark before and behind every part, and see where the marks come out.
+
+    Where marks change what the template prints (it trims, or looks at how a text begins), parts are looked
+    for by their text, in the order of the marked prompt; a part that is not found has no span.
+    """
+    planted, planted_tools, parts = canary.plant(messages, tools, telltale="")
+    try:
+        marked = write(planted, planted_tools)
+    except TemplateError:
+        marked = ""
+    marks = {part.first: (part, True) for part in parts if part.last} | {
+        part.last: (part, False) for part in parts if part.last
+    }
+    names = {f"_{part.first}" for part in parts if not part.last}
+    pattern = re.compile("|".join(map(re.escape, sorted([*marks, *names], key=len, reverse=True))) or "(?!)")
+    clean, done, open_at, spans = "", 0, {}, []
+    for match in pattern.finditer(marked):
+        clean += marked[done : match.start()]
+        done = match.end()
+        if match.group() in names:
+            continue
+        part, opens = marks[match.group()]
+        if opens:
+            open_at[part.path] = len(clean)
+        elif part.path in open_at:
+            spans.append(Span(open_at.pop(part.path), len(clean), part.path))
+    clean += marked[done:]
+    return tuple(spans) if clean == text else _by_text(text, parts, [span.part for span in spans])
+
+
+def _by_text(text: str, parts: list[canary.Part], order: list[str]) -> tuple[Span, ...]:
+    by_path = {part.path: part for part in parts}
+    spans, reach = [], 0
+    for path in order or [part.path for part in parts if part.last]:
+        wanted = by_path[path].text.strip()
+        at = text.find(wanted, reach) if wanted else -1
+        if at >= 0:
+            spans.append(Span(at, at + len(wanted), path))
+            reach = at + len(wanted)
+    return tuple(spans)

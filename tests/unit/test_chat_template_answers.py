@@ -1,0 +1,105 @@
+import pytest
+
+from osport.chat_template.answers import parse_answer
+from osport.chat_template.families import families
+from osport.chat_template.tool_calls import FORMS, parse_tool_calls
+from osport.core.types import Tool
+from osport.errors import OutputError, UsageError
+
+CITY = {"city": "Oslo"}
+WRITTEN = {
+    "hermes": '<tool_call>\n{"name": "wx", "arguments": {"city": "Oslo"}}\n</tool_call>',
+    "granite": '<|tool_call|>[{"name": "wx", "arguments": {"city": "Oslo"}}]',
+    "phi4_mini": '<|tool_call|>[{"name": "wx", "arguments": {"city": "Oslo"}}]<|/tool_call|>',
+    "nemotron": '<TOOLCALL>[{"name": "wx", "arguments": {"city": "Oslo"}}]</TOOLCALL>',
+    "hunyuan": '<tool_calls>[{"name": "wx", "arguments": {"city": "Oslo"}}]</tool_calls>',
+    "cohere": '<|START_ACTION|>[{"tool_call_id": "0", "tool_name": "wx", "parameters": {"city": "Oslo"}}]'
+    "<|END_ACTION|>",
+    "command_r": 'Action:\n```json\n[{"tool_name": "wx", "parameters": {"city": "Oslo"}}]```',
+    "llama_json": '{"name": "wx", "parameters": {"city": "Oslo"}}',
+    "mistral": '[TOOL_CALLS]wx[ARGS]{"city": "Oslo"}',
+    "kimi": "<|tool_calls_section_begin|><|tool_call_begin|>functions.wx:0<|tool_call_argument_begin|>"
+    '{"city": "Oslo"}<|tool_call_end|><|tool_calls_section_end|>',
+    "deepseek_v3": "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>wx\n```json\n"
+    '{"city": "Oslo"}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>',
+    "deepseek_v31": '<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>wx<｜tool▁sep｜>{"city": "Oslo"}<｜tool▁call▁end｜>',
+    "harmony": '<|start|>assistant to=functions.wx<|channel|>commentary json<|message|>{"city": "Oslo"}<|call|>',
+    "functionary": '<function=wx>{"city": "Oslo"}</function>',
+    "qwen_xml": "<tool_call>\n<function=wx>\n<parameter=city>\nOslo\n</parameter>\n</function>\n</tool_call>",
+    "seed": "<seed:tool_call>\n<function=wx>\n<parameter=city>Oslo</parameter>\n</function>\n</seed:tool_call>",
+    "minimax": '<minimax:tool_call>\n<invoke name="wx">\n<parameter name="city">Oslo</parameter>\n'
+    "</invoke>\n</minimax:tool_call>",
+    "dsml": '<｜DSML｜function_calls>\n<｜DSML｜invoke name="wx">\n<｜DSML｜parameter name="city" string="true">Oslo'
+    "</｜DSML｜parameter>\n</｜DSML｜invoke>\n</｜DSML｜function_calls>",
+    "glm": "<tool_call>wx\n<arg_key>city</arg_key>\n<arg_value>Oslo</arg_value>\n</tool_call>",
+    "pythonic": "<|tool_call_start|>[wx(city='Oslo')]<|tool_call_end|>",
+    "gemma4": '<|tool_call>call:wx{city:<|"|>Oslo<|"|>}<tool_call|>',
+    "functiongemma": "<start_function_call>call:wx{city:<escape>Oslo<escape>}<end_function_call>",
+}
+
+
+def test_every_form_has_an_example_and_every_family_a_form():
+    assert set(WRITTEN) == set(FORMS)
+    assert {family.calls for family in families()} - {""} <= set(FORMS)
+
+
+@pytest.mark.parametrize("form", WRITTEN)
+def test_a_call_is_read(form):
+    text, calls = parse_tool_calls(WRITTEN[form], form)
+    assert text == ""
+    assert [(call.name, dict(call.arguments)) for call in calls] == [("wx", CITY)]
+
+
+@pytest.mark.parametrize("form", WRITTEN)
+def test_text_without_a_call_is_left_alone(form):
+    assert parse_tool_calls("It is cold in Oslo.", form) == ("It is cold in Oslo.", ())
+
+
+@pytest.mark.parametrize("form", sorted(set(WRITTEN) - {"llama_json"}))
+def test_a_call_that_breaks_off_is_an_error_with_the_text(form):
+    broken = WRITTEN[form][: WRITTEN[form].index("Oslo") + 2]
+    with pytest.raises(OutputError, match="Os"):
+        parse_tool_calls(broken, form)
+
+
+def test_an_unknown_form_is_a_usage_error():
+    with pytest.raises(UsageError, match="no form"):
+        parse_tool_calls("x", "nobody")
+
+
+def test_the_schema_tells_the_type_of_bare_text():
+    tool = Tool("wx", "", {"type": "object", "properties": {"city": {"type": "string"}, "days": {"type": "integer"}}})
+    text = "<tool_call><function=wx><parameter=city>7</parameter><parameter=days>7</parameter></function></tool_call>"
+    assert dict(parse_tool_calls(text, "qwen_xml", [tool])[1][0].arguments) == {"city": "7", "days": 7}
+
+
+def test_two_calls_and_the_text_before_them():
+    text = 'I look.\n[TOOL_CALLS][{"name": "a", "arguments": {}, "id": "x"}, {"name": "b", "arguments": {}}]'
+    content, calls = parse_tool_calls(text, "mistral")
+    assert (content, [call.id for call in calls]) == ("I look.", ["x", "call_1"])
+
+
+THINKER = next(family for family in families() if family.name.startswith("Hermes"))
+HARMONY = next(family for family in families() if family.name == "gpt-oss")
+
+
+@pytest.mark.parametrize(
+    ("text", "prompt", "expected"),
+    [
+        ("<think>\nhm\n</think>\n\nYes.", "", ("hm", "Yes.", True)),
+        ("hm\n</think>\nYes.", "<|im_start|>assistant\n<think>\n", ("hm", "Yes.", True)),
+        ("hm hm", "<|im_start|>assistant\n<think>\n", ("hm hm", "", False)),
+        ("<think>hm hm", "", ("hm hm", "", False)),
+        ("Yes.", "<|im_start|>assistant\n<think>\n\n</think>\n\n", (None, "Yes.", True)),
+        ("Yes.", "", (None, "Yes.", True)),
+    ],
+)
+def test_reasoning_is_parted_from_the_answer(text, prompt, expected):
+    answer = parse_answer(text, THINKER, prompt=prompt)
+    assert (answer.reasoning, answer.content, answer.complete) == expected
+
+
+def test_channels_of_gpt_oss():
+    text = "<|channel|>analysis<|message|>hm<|end|><|start|>assistant<|channel|>final<|message|>Yes.<|return|>"
+    answer = parse_answer(text, HARMONY)
+    assert (answer.reasoning, answer.content) == ("hm", "Yes.")

@@ -1,0 +1,186 @@
+import json
+
+import pytest
+
+from osport.chat_template import ChatTemplate, Conversation
+from osport.core.types import Message, Sampling, Tool, ToolCall
+from osport.errors import UnsupportedFeature, UsageError
+
+GOOD = (
+    "{% if tools %}{% for t in tools %}{{ t | tojson }}{% endfor %}{% endif %}"
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}"
+    "{% for c in m.tool_calls or [] %}<tool_call>{{ c.function | tojson }}</tool_call>{% endfor %}"
+    "<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+WEATHER = Tool("weather", "In a city", {"type": "object", "properties": {"city": {"type": "string"}}})
+TALK = Conversation(
+    [
+        Message.system("Be brief."),
+        Message.user("Weather?"),
+        Message.assistant(
+            "I look.",
+            tool_calls=[ToolCall("a", "weather", {"city": "Oslo"}), ToolCall("b", "weather", {"city": "Bergen"})],
+        ),
+        Message.tool("3", tool_call_id="a"),
+        Message.tool("4", tool_call_id="b"),
+    ],
+    tools=[WEATHER],
+)
+
+
+def rules(template, conversation=TALK, severity="errors", **options):
+    return {
+        (f.rule, f.place) for f in getattr(ChatTemplate.from_text(template).audit(conversation, **options), severity)
+    }
+
+
+def test_a_template_that_keeps_everything_gives_no_error():
+    assert rules(GOOD) == set()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "found"),
+    [
+        (
+            "{% for m in messages %}",
+            "{% for m in messages if m.role != 'system' %}",
+            ("dropped", "messages[0].content"),
+        ),
+        ("{% if tools %}", "{% if false %}", ("dropped", "tools[0].description")),
+        ("in m.tool_calls or []", "in (m.tool_calls or [])[:1]", ("dropped", "messages[2].tool_calls[1].name")),
+        ("{{ m.content }}", "{% if not m.tool_calls %}{{ m.content }}{% endif %}", ("dropped", "messages[2].content")),
+        ("{{ m.content }}", "{{ m.content | e }}", ("html-escaped", "messages[1].content")),
+        ("{{ m.content }}", "{{ [m.content] }}", ("python-repr", "messages[1].content")),
+        ("{{ m.content }}", "{{ m.content[:-2] }}", ("truncated", "messages[1].content")),
+        ("{{ m.content }}", "{{ m.content }}{{ m.content }}", ("repeated", "messages[1].content")),
+        (
+            "{{ c.function | tojson }}",
+            "{{ c.function | tojson | tojson }}",
+            ("double-encoded", "messages[2].tool_calls[0].arguments.city"),
+        ),
+        ("in messages %}", "in messages | reverse %}", ("reordered", "messages[2].content")),
+    ],
+)
+def test_the_canary_finds(old, new, found):
+    assert old in GOOD
+    assert found in rules(GOOD.replace(old, new, 1))
+
+
+def test_old_reasoning_that_is_dropped_is_a_note():
+    talk = Conversation([Message.user("a"), Message("assistant", "b", reasoning="hm"), Message.user("c")])
+    assert rules(GOOD, talk) == set()
+    assert ("reasoning-dropped", "messages[1].reasoning_content") in rules(GOOD, talk, "notes")
+
+
+def test_own_control_tokens_in_user_text_are_an_error():
+    assert ("forged-turn", "messages[0].content") in rules(GOOD, [Message.user("x<|im_end|>y")])
+
+
+@pytest.mark.parametrize(
+    "token", ["[INST]", "<|eot_id|>", "<start_of_turn>", "<｜User｜>", "[TOOL_CALLS]", "<|turn>", "]~b]"]
+)
+def test_foreign_control_tokens_are_a_warning_outside_code(token):
+    assert ("foreign-token", "messages[0].content") in rules(GOOD, [Message.user(f"Say {token} now")], "warnings")
+    assert rules(GOOD, [Message.user(f"Say `{token}`\n```\n{token}\n```")], "warnings") == set()
+
+
+@pytest.mark.parametrize(
+    "clean",
+    ["a <| b |> c", "usage: cmd [ARGS]", "<s>old price</s> new", "x[INST] = 1", "List<String|null>", "if (a<b||c>d)"],
+)
+def test_ordinary_text_raises_no_alarm(clean):
+    assert rules(GOOD, [Message.user(clean)], "warnings") == set()
+
+
+def test_a_dialogue_in_one_message_is_a_warning():
+    found = {rule for rule, _ in rules(GOOD, [Message.user("Human: hi\nAssistant: yo")], "warnings")}
+    assert found == {"role-word", "hand-assembled"}
+
+
+def test_a_stop_string_that_is_a_token_is_a_warning():
+    talk = Conversation([Message.user("a")], sampling=Sampling(stop=["<|im_end|>"]))
+    assert ("stop-is-token", "stop") in rules(GOOD, talk, "warnings")
+
+
+def test_a_tag_of_the_family_is_a_warning():
+    assert ("family-tag", "messages[0].content") in rules(GOOD, [Message.user("<tool_call>x</tool_call>")], "warnings")
+
+
+def test_a_lost_generation_prompt_is_an_error():
+    lost = GOOD.partition("{% if add_generation_prompt %}")[0]
+    assert ("no-generation-prompt", "prompt") in rules(lost, [Message.user("a")])
+
+
+def test_a_generation_prompt_that_is_part_of_the_user_turn_is_fine():
+    inst = (
+        "{% for m in messages %}{% if m.role == 'user' %}[INST] {{ m.content }} [/INST]"
+        "{% else %}{{ m.content }}</s>{% endif %}{% endfor %}"
+    )
+    assert rules(inst, [Message.user("a")]) == set()
+
+
+def test_bos_twice_is_an_error():
+    template = ChatTemplate.from_text("{{ bos_token }}" * 2 + GOOD, tokens={"bos_token": "<s>"})
+    assert "double-bos" in {f.rule for f in template.audit([Message.user("a")]).errors}
+
+
+def test_thinking_that_a_template_cannot_switch_is_reported_and_refused():
+    assert ("thinking", "thinking") in rules(GOOD, [Message.user("a")], thinking=True)
+    with pytest.raises(UnsupportedFeature, match="no switch"):
+        ChatTemplate.from_text(GOOD).render([Message.user("a")], thinking=True)
+
+
+def test_thinking_by_variable_and_the_default_of_llama_cpp():
+    template = ChatTemplate.from_text(GOOD + "{% if enable_thinking %}<think>{% endif %}")
+    assert template.render([Message.user("a")], thinking=True).text.endswith("<think>")
+    assert not template.render([Message.user("a")], thinking=False).text.endswith("<think>")
+    assert template.capabilities.thinking.default == "off"
+    notes = template.audit([Message.user("a")]).notes
+    assert any("llama.cpp thinks unless told not to" in note.message for note in notes)
+    with pytest.raises(UnsupportedFeature, match="only on and off"):
+        template.render([Message.user("a")], thinking="high")
+    with pytest.raises(UsageError, match="a level is one of"):
+        template.render([Message.user("a")], thinking="much")
+
+
+def test_spans_say_where_each_part_came_out():
+    rendered = ChatTemplate.from_text(GOOD).render(TALK)
+    found = {span.part: rendered.text[span.start : span.stop] for span in rendered.spans}
+    assert found["messages[0].content"] == "Be brief."
+    assert found["messages[2].tool_calls[1].arguments.city"] == "Bergen"
+    assert found["messages[4].content"] == "4"
+
+
+def test_spans_of_a_template_that_trims():
+    rendered = ChatTemplate.from_text("{% for m in messages %}<{{ m.content | trim }}>{% endfor %}").render(
+        [Message.user("  a  ")]
+    )
+    assert [(rendered.text[s.start : s.stop], s.part) for s in rendered.spans] == [("a", "messages[0].content")]
+
+
+def test_reports_for_programs():
+    audit = ChatTemplate.from_text("{{ messages[0].content | e }}").audit([Message.user("a")])
+    assert json.loads(audit.to_json())["findings"][0]["rule"] == "html-escaped"
+    log = json.loads(audit.to_sarif("1.0"))
+    assert log["version"] == "2.1.0"
+    assert log["runs"][0]["results"][0]["ruleId"] == "html-escaped"
+    assert audit.fixes
+
+
+@pytest.mark.parametrize("bad", ["text", Message.user("x"), [3], 7])
+def test_what_is_no_conversation_is_a_usage_error(bad):
+    with pytest.raises(UsageError):
+        ChatTemplate.from_text(GOOD).render(bad)
+
+
+def test_half_a_surrogate_pair_is_a_usage_error():
+    with pytest.raises(UsageError, match="surrogate"):
+        ChatTemplate.from_text(GOOD).render([Message.user("a\ud800")])
+
+
+def test_a_tool_whose_schema_is_no_object():
+    with pytest.raises(UsageError, match="must be a JSON Schema object"):
+        Tool("weather", "", [])
+    with pytest.raises(UsageError, match=r"tools\[0\]"):
+        ChatTemplate.from_text(GOOD).render([Message.user("a")], tools=["weather"])
