@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from osport.chat_template import ChatTemplate as ChatTemplate
+    from osport.chat_template import Conversation as Conversation
     from osport.constrained import ConstrainedOutput as ConstrainedOutput
     from osport.core.capabilities import Capabilities as Capabilities
     from osport.core.facts import ModelFacts as ModelFacts
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from osport.core.types import Message as Message
     from osport.core.types import Request as Request
     from osport.core.types import Sampling as Sampling
+    from osport.core.types import Tool as Tool
     from osport.core.types import ToolCall as ToolCall
     from osport.core.types import Usage as Usage
     from osport.evals import GoldenSet as GoldenSet
@@ -37,6 +39,7 @@ _HOMES = {
     "ChatTemplate": "osport.chat_template",
     "Completion": "osport.core.types",
     "ConstrainedOutput": "osport.constrained",
+    "Conversation": "osport.chat_template",
     "Delta": "osport.core.types",
     "Device": "osport.vram",
     "Enforcement": "osport.core.types",
@@ -48,6 +51,7 @@ _HOMES = {
     "Port": "osport.port",
     "Request": "osport.core.types",
     "Sampling": "osport.core.types",
+    "Tool": "osport.core.types",
     "ToolCall": "osport.core.types",
     "Usage": "osport.core.types",
     "Use": "osport.licenses",

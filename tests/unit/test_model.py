@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from osport import Completion, ConstrainedOutput, Delta, Message, Model, Request, Sampling
+from osport import Completion, ConstrainedOutput, Conversation, Delta, Message, Model, Request, Sampling
 from osport.core.stage import Stage
 from osport.errors import (
     BadRequest,
@@ -51,6 +51,14 @@ def test_the_call_lays_its_sampling_over_the_request():
 @pytest.mark.parametrize("prompt", ["hi", Message.user("hi"), [Message.user("hi")], Request([Message.user("hi")])])
 def test_a_prompt_may_be_text_a_message_a_conversation_or_a_request(prompt):
     assert Model("echo:").generate(prompt).text == "hi"
+
+
+def test_a_conversation_becomes_its_request():
+    conversation = Conversation.from_anthropic(
+        {"max_tokens": 3, "messages": [{"role": "user", "content": "hi there you"}]}
+    )
+    answer = Model("echo:").generate(conversation)
+    assert (answer.text, answer.finish_reason) == ("hi there", "length")
 
 
 def test_a_conversation_of_something_else_is_refused():

@@ -122,7 +122,10 @@ class AnthropicBackend(Backend):
         first: float | None = None
         with (
             self._translated(request),
-            self._client.messages.stream(**body, timeout=request.timeout or self._timeout) as events,
+            # A stream that is left half way must not leave its connection to the next call.
+            self._client.messages.stream(
+                **body, timeout=request.timeout or self._timeout, extra_headers={"Connection": "close"}
+            ) as events,
         ):
             for text in events.text_stream:
                 if text:

@@ -14,6 +14,7 @@ import click
 from osport import __version__
 from osport.cli import commands
 from osport.cli.license import license_group
+from osport.cli.template import template
 from osport.cli.vram import vram
 from osport.errors import BackendError, ModelNotFound, OsportError, OutputError, PluginError
 
@@ -26,7 +27,7 @@ def app() -> None:
     """Take one task off a closed model and put it on an open-weight model, with data instead of faith."""
 
 
-for command in (*commands.ALL, license_group, vram):
+for command in (*commands.ALL, license_group, template, vram):
     app.add_command(command)
 
 

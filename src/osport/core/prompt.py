@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from attrs import evolve, fields
 
 from osport.core.types import Message, Request, Sampling
 from osport.errors import UsageError
 
-__all__ = ["Prompt", "to_request"]
+__all__ = ["AsRequest", "Prompt", "to_request"]
 
-Prompt = str | Message | Sequence[Message] | Request
+
+@runtime_checkable
+class AsRequest(Protocol):
+    """What knows how to become a request, such as a ``Conversation``."""
+
+    def request(self) -> Request:
+        """Itself as a request."""
+        ...
+
+
+Prompt = str | Message | Sequence[Message] | Request | AsRequest
 """A user's text, a message, a conversation, or a whole request."""
 
 
@@ -25,6 +35,8 @@ def to_request(prompt: Prompt, timeout: float | None = None, sampling: Mapping[s
         prompt = [Message.user(prompt)]
     elif isinstance(prompt, Message):
         prompt = [prompt]
+    if isinstance(prompt, AsRequest):
+        prompt = prompt.request()
     if isinstance(prompt, Request):
         request = prompt
     else:
