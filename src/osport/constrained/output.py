@@ -13,10 +13,13 @@ from attrs import evolve, field, frozen
 from jsonschema.protocols import Validator
 
 from osport.constrained.dialects import to_llguidance
+from osport.constrained.engines import engine_named
+from osport.constrained.matcher import OutputMatcher
 from osport.constrained.schema import Schema, checked
 from osport.constrained.support import TABLES, Support, refuse_unless_enforced, support_of
 from osport.constrained.targets import Target, target_of
 from osport.constrained.verify import in_choice, in_grammar, in_pattern, in_schema
+from osport.constrained.vocabulary import BYTES, Vocabulary
 from osport.constrained.weaken import weakened
 from osport.core.capabilities import Capabilities
 from osport.core.stage import Stage
@@ -171,6 +174,18 @@ class ConstrainedOutput(Stage):
         if kind == "regex":
             return in_pattern(text, re.compile(self.constraint.value))
         return in_grammar(text, self._lark)
+
+    def matcher(
+        self, tokenizer: Vocabulary | Literal["bytes"] = "bytes", *, engine: str = "llguidance"
+    ) -> OutputMatcher:
+        """The mask alone, replayable without a model: ``accepts``, ``advance``, ``allowed``.
+
+        ``engine``: ``llguidance``, ``xgrammar`` or ``outlines``.
+        Raises :class:`~osport.errors.UnsupportedFeature` with the keyword that the engine would not enforce.
+        """
+        vocabulary = BYTES if tokenizer == "bytes" else tokenizer
+        compiled = engine_named(engine).compile(self._enforceable(engine)[0], vocabulary)
+        return OutputMatcher(compiled, vocabulary)
 
     def _enforceable(self, engine: str) -> tuple[Constraint, tuple[str, ...]]:
         """What the engine is asked to enforce, and what is left to be verified."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from attrs import frozen
@@ -42,6 +42,8 @@ class Table:
     keywords: Mapping[str, frozenset[str]]
     formats: frozenset[str]
     alternatives: tuple[str, ...] = ()
+    first_alternative: bool = False
+    """Whether the engine stops at the first alternative that matches, so that 1 shuts out 12."""
     patterns_into_json: bool = True
     """Whether the engine keeps a pattern from breaking the JSON string around it."""
 
@@ -51,6 +53,8 @@ class Table:
         first = next((word for word in ALONE if word in rules), None)
         if first is not None:
             yield from dropped_beside(first, rules)
+            if self.first_alternative and first == "enum" and shut_out(rules["enum"]):
+                yield "enum", "it shuts out a number that begins with another one"
             return
         types = types_of(rules)
         enforced = frozenset[str]().union(*(self.keywords.get(kind, frozenset()) for kind in types)) | {"type"}
@@ -113,6 +117,7 @@ TABLES = {
             "object": frozenset({"properties", "required", "additionalProperties"}),
         },
         frozenset({"date", "date-time", "email", "uri", "uuid"}),
+        first_alternative=True,
         patterns_into_json=False,
     ),
 }
@@ -186,6 +191,12 @@ def dropped_beside(first: str, rules: Mapping[str, Any]) -> Iterator[tuple[str, 
         names = [kind for kinds in types for kind in {"number" if kind == "integer" else kind for kind in kinds}]
         if not all(types) or len(set(names)) < len(names):
             yield "oneOf", "it takes it for anyOf, which is the same only for branches of different types"
+
+
+def shut_out(values: Sequence[Any]) -> bool:
+    """Whether the JSON text of one value begins with that of another."""
+    texts = [json.dumps(value) for value in values]
+    return any(one != other and other.startswith(one) for one in texts for other in texts)
 
 
 def types_of(node: Mapping[str, Any]) -> tuple[str, ...]:
