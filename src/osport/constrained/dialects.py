@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 from osport.constrained.bundle import bundled
@@ -132,7 +132,7 @@ def lark_of_gbnf(gbnf: str) -> str:
 def refusal_of(lark: str) -> str:
     """Why llguidance would not compile the text; empty when it does. Its own limits bound time and memory."""
     llguidance = import_llguidance()
-    refusal = str(llguidance.LLMatcher.validate_grammar(lark, llguidance.LLTokenizer("byte")))
+    refusal = str(llguidance.LLMatcher.validate_grammar(lark, byte_tokenizer()))
     return refusal.split("failed to compile JSON schema: ")[-1].split("\n   1 |")[0].split("\n   2 |")[0].strip()
 
 
@@ -158,6 +158,12 @@ def first_refused(schema: dict[str, Any] | bool, keyword: str, reason: str) -> N
         if text is None and first_line in why:
             return (*path, keyword)
     return (*places[0][0], keyword) if places else ()
+
+
+@cache
+def byte_tokenizer() -> Any:
+    """llguidance's vocabulary of single bytes: a grammar that compiles for it compiles for every model."""
+    return import_llguidance().LLTokenizer("byte")
 
 
 def import_llguidance() -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 from osport.constrained.engines import Compiled, Matcher
@@ -16,7 +17,10 @@ class OutputMatcher:
     def __init__(self, compiled: Compiled, vocabulary: Vocabulary) -> None:
         self._compiled = compiled
         self._vocabulary = vocabulary
-        self._matcher: Matcher = compiled.start()
+
+    @cached_property
+    def _matcher(self) -> Matcher:
+        return self._compiled.start()
 
     def accepts(self, text: str | bytes) -> bool:
         """Whether a whole answer from the beginning is allowed, whatever was advanced before."""

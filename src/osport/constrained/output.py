@@ -66,7 +66,8 @@ class ConstrainedOutput(Stage):
         if on_unsupported not in ("refuse", "check"):
             raise UsageError(f"on_unsupported={on_unsupported!r}: refuse or check")
         target = target_of(schema) if isinstance(schema, type) else None
-        found = checked(target.schema if target is not None else schema)  # type: ignore[arg-type]
+        given: Any = target.schema if target is not None else schema
+        found = checked(given, unknown_formats="note" if on_unsupported == "check" else "refuse")
         return cls(Constraint("json_schema", found.schema), on_unsupported, found.notes, target)
 
     @classmethod
@@ -184,7 +185,9 @@ class ConstrainedOutput(Stage):
         Raises :class:`~osport.errors.UnsupportedFeature` with the keyword that the engine would not enforce.
         """
         vocabulary = BYTES if tokenizer == "bytes" else tokenizer
-        compiled = engine_named(engine).compile(self._enforceable(engine)[0], vocabulary)
+        found = engine_named(engine)  # compiling is the gate, too; only a weaker form must be found before it
+        constraint = self.constraint if self.on_unsupported == "refuse" else self._enforceable(engine)[0]
+        compiled = found.compile(constraint, vocabulary)
         return OutputMatcher(compiled, vocabulary)
 
     def _enforceable(self, engine: str) -> tuple[Constraint, tuple[str, ...]]:
@@ -214,7 +217,7 @@ class ConstrainedOutput(Stage):
 
     @cached_property
     def _validator(self) -> Validator:
-        return checked(self.constraint.value).validator()
+        return checked(self.constraint.value, unknown_formats="note").validator()
 
     @cached_property
     def _lark(self) -> str:

@@ -106,13 +106,13 @@ def json_path(path: NodePath) -> str:
     return text
 
 
-def checked(schema: Schema) -> CheckedSchema:
+def checked(schema: Schema, *, unknown_formats: str = "refuse") -> CheckedSchema:
     """The schema, once it was found in order.
 
     Raises :class:`~osport.errors.UsageError` with the path for what is no schema, for a misspelt
     keyword, for one of another draft than ``$schema`` says, for a ``$ref`` that leads nowhere or out
     of the document, for a pattern that does not compile; :class:`~osport.errors.UnsupportedFeature`
-    for a format that cannot be verified. Without ``$schema`` the newest draft that knows all words is taken.
+    for a format that cannot be verified, unless ``unknown_formats`` is ``note``. Without ``$schema`` the newest draft that knows all words is taken.
     """
     if schema is False:
         raise UsageError("the schema is false: no value can conform to it")
@@ -129,6 +129,7 @@ def checked(schema: Schema) -> CheckedSchema:
     own: Schema = json.loads(text)
     draft = draft_of(own)
     strange: list[tuple[NodePath, str]] = []
+    notes: list[str] = []
     doubtful = refers = False
     for path, node in walk(own):
         if len(path) > 2 * MAX_DEPTH:
@@ -142,14 +143,18 @@ def checked(schema: Schema) -> CheckedSchema:
                 doubtful = doubtful or keyword in EVER_CONSTRAINING or keyword in ANNOTATIONS
         refers = refers or "$ref" in node or "$dynamicRef" in node or "$recursiveRef" in node
         if "pattern" in node or "patternProperties" in node or "format" in node:
-            check_strings(path, node)
+            unverifiable = check_strings(path, node)
+            if unverifiable is not None and unknown_formats != "note":
+                raise unverifiable
+            if unverifiable is not None:
+                notes.append(f"{unverifiable.feature} can be enforced and verified by nobody")
     if doubtful:
         draft = fitting_draft(own, draft)
         check_form(own, draft)
-    notes = tuple(check_words(strange, draft)) if strange else ()
+    notes.extend(check_words(strange, draft))
     if refers:
         check_references(own)
-    return CheckedSchema(text, own, draft, notes)
+    return CheckedSchema(text, own, draft, tuple(notes))
 
 
 def draft_of(schema: Schema) -> Any:
@@ -203,28 +208,26 @@ def check_words(strange: list[tuple[NodePath, str]], draft: Any) -> Iterator[str
         yield f"{keyword} at {json_path(path)} is no keyword of JSON Schema and constrains nothing"
 
 
-def check_strings(path: NodePath, node: Mapping[str, Any]) -> None:
-    """Refuse formats and patterns that could not be verified afterwards."""
-    name = node.get("format")
-    kinds = node.get("type", "string")
-    if (
-        isinstance(name, str)
-        and name not in CHECKER.checkers
-        and "string" in ([kinds] if isinstance(kinds, str) else kinds)
-    ):
-        raise UnsupportedFeature(
-            f"the format {shortened(name, 40)!r} at {json_path((*path, 'format'))}",
-            "osport",
-            reason=f"it could not be verified; known formats: {', '.join(sorted(CHECKER.checkers))}",
-        )
+def check_strings(path: NodePath, node: Mapping[str, Any]) -> UnsupportedFeature | None:
+    """Refuse a pattern that does not compile; the error for a format that could not be verified."""
     patterns = [((*path, "pattern"), node["pattern"])] if "pattern" in node else []
-    if isinstance(node.get("patternProperties"), Mapping):
+    if isinstance(node.get("patternProperties"), dict):
         patterns += [((*path, "patternProperties", pattern), pattern) for pattern in node["patternProperties"]]
     for place, pattern in patterns:
         try:
             re.compile(pattern)
         except (re.error, TypeError, OverflowError, RecursionError) as error:
             raise UsageError(f"{json_path(place)}: {pattern!r} is no regular expression: {error}") from error
+    name = node.get("format")
+    kinds = node.get("type", "string")
+    says_something = "string" in ([kinds] if isinstance(kinds, str) else kinds)
+    if not isinstance(name, str) or name in CHECKER.checkers or not says_something:
+        return None
+    return UnsupportedFeature(
+        f"the format {shortened(name, 40)!r} at {json_path((*path, 'format'))}",
+        "osport",
+        reason=f"it could not be verified; known formats: {', '.join(sorted(CHECKER.checkers))}",
+    )
 
 
 def check_references(schema: Schema) -> Registry[Any]:
