@@ -6,8 +6,9 @@ import pytest
 
 from osport import ConstrainedOutput
 from osport.constrained.schema import json_path, walk
-from osport.errors import UnsupportedFeature, UsageError
+from osport.errors import ConstraintViolated, UnsupportedFeature, UsageError
 
+NEWEST = "https://json-schema.org/draft/2020-12/schema"
 DRAFT7 = "http://json-schema.org/draft-07/schema#"
 
 
@@ -19,8 +20,14 @@ DRAFT7 = "http://json-schema.org/draft-07/schema#"
         ({"type": "strin"}, ["$.type", "strin"]),
         ({"properties": {"a": {"minLength": -1}}}, ["$.properties.a.minLength"]),
         ({"type": "string", "maxLenght": 4}, ["'maxLenght'", "at $:", "'maxLength'"]),
-        ({"properties": {"a b": {"nonsense": 1}}}, ["'nonsense'", '$.properties["a b"]', "x-"]),
-        ({"dependencies": {"a": ["b"]}}, ["'dependencies'", "would constrain nothing"]),
+        (
+            {"properties": {"a b": {"additonalProperties": False}}},
+            ["'additonalProperties'", '$.properties["a b"]', "x-"],
+        ),
+        ({"type": "string", "min-length": 4}, ["'min-length'", "'minLength'"]),
+        ({"type": "string", "nullable": True}, ["nullable at $", "OpenAPI"]),
+        ({"$schema": NEWEST, "dependencies": {"a": ["b"]}}, ["'dependencies'", "constrains nothing in Draft202012"]),
+        ({"dependencies": {"a": ["b"]}, "$defs": {}, "prefixItems": [{}]}, ["'dependencies'", "constrains nothing"]),
         ({"$schema": "http://example.org/mine"}, ["$.$schema", "http://example.org/mine"]),
         ({"$schema": 5}, ["$.$schema", "5"]),
         ({"items": {"$ref": "#/$defs/nope"}}, ["$.items.$ref", "leads nowhere"]),
@@ -70,6 +77,30 @@ def test_a_format_that_cannot_be_verified_is_refused_by_name():
 )
 def test_a_good_schema_passes(schema):
     assert ConstrainedOutput.json_schema(schema).constraint.value == schema
+
+
+def test_without_a_named_draft_the_newest_that_knows_the_words_is_taken():
+    dependent = ConstrainedOutput.json_schema({"dependencies": {"a": ["b"]}})
+    with pytest.raises(ConstraintViolated) as caught:
+        dependent.verify('{"a":1}')
+    assert caught.value.keyword == "dependencies"
+    strict = ConstrainedOutput.json_schema({"type": "integer", "minimum": 3, "exclusiveMinimum": True})
+    with pytest.raises(ConstraintViolated):
+        strict.verify("3")
+    pair = ConstrainedOutput.json_schema({"items": [{"type": "string"}], "additionalItems": False})
+    with pytest.raises(ConstraintViolated):
+        pair.verify('["a","b"]')
+
+
+def test_what_constrains_nothing_is_named_in_the_notes():
+    output = ConstrainedOutput.json_schema(
+        {"properties": {"a": {"javaType": "X", "_format": "date", "type": "string"}}}
+    )
+    assert [note.split(" is ")[0] for note in output.notes] == [
+        "javaType at $.properties.a",
+        "_format at $.properties.a",
+    ]
+    assert ConstrainedOutput.json_schema({"x-note": 1, "title": "t", "$comment": ""}).notes == ()
 
 
 def test_the_schema_is_copied_so_that_a_later_change_has_no_effect():

@@ -5,25 +5,32 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
+from functools import cache, lru_cache
 from typing import Any
 
-from osport.constrained.schema import NodePath, json_path, walk
+from osport.constrained.bundle import bundled
+from osport.constrained.refusal import KeywordRefused
+from osport.constrained.rewrite import rewritten
+from osport.constrained.schema import NodePath, json_path, shortened, walk
 from osport.core.types import Constraint
 from osport.errors import MissingDependency, UnsupportedFeature, UsageError
 
-__all__ = ["to_gbnf_choice", "to_llguidance"]
+__all__ = ["lark_of_schema", "refusal_of", "to_gbnf_choice", "to_llguidance"]
 
 ENGINE = "llguidance"
 HEADER = "%llguidance {}\n"
+WHITESPACE = '"x-guidance": {"whitespace_flexible": false}'
 
 # What llguidance says when it refuses, and the keyword that it means.
 BOUND = re.compile(r"minimum|maximum|(?:min|max)(?:Length|Items|Properties)|patternProperties")
 REFUSALS = (
     (re.compile(r'Unimplemented keys: \["([^"]+)"'), lambda m: m[1]),
     (re.compile(r"oneOf constraints are not supported"), lambda m: "oneOf"),
+    (re.compile(r"min/maxProperties only supported"), lambda m: "minProperties"),
+    (re.compile(r"circular references"), lambda m: "$ref"),
     (re.compile(r"Unknown format"), lambda m: "format"),
-    (re.compile(r"regex|look-around", re.IGNORECASE), lambda m: "pattern"),
     (BOUND, lambda m: m[0]),
+    (re.compile(r"regex|look-around", re.IGNORECASE), lambda m: "pattern"),
 )
 
 
@@ -31,20 +38,22 @@ def to_llguidance(constraint: Constraint) -> str:
     """The constraint as llguidance's Lark text, compiled once here to be sure that the engine takes it.
 
     JSON comes out compact (no white space between the parts) and with properties in the schema's order.
+    A schema that llguidance refuses is written in other words that allow the same values, where there are such.
+
     Raises :class:`~osport.errors.UnsupportedFeature` with the keyword and its path for what llguidance
-    cannot enforce, :class:`~osport.errors.UsageError` for a grammar that is none.
+    cannot enforce, :class:`~osport.errors.UsageError` for a grammar that is none, or a schema that no value meets.
     """
     if constraint.kind == "json_schema":
-        text = lark_of_schema(constraint.value)
-    elif constraint.kind == "choice":
-        text = "start: " + " | ".join(json.dumps(label) for label in constraint.value)
-    elif constraint.kind == "regex":
-        text = f"start: /{regex_inside_slashes(constraint.value)}/"
+        return lark_of_json(json.dumps(constraint.value))
+    if constraint.kind == "grammar":
+        return lark_of_gbnf(constraint.value)
+    if constraint.kind == "choice":
+        text = HEADER + "start: " + " | ".join(json.dumps(label) for label in constraint.value)
     else:
-        return checked_grammar(constraint.value)
-    text = HEADER + text
+        text = f"{HEADER}start: /{regex_inside_slashes(constraint.value)}/"
     if refusal := refusal_of(text):
-        raise refused(constraint, refusal)
+        what = f"this {constraint.kind}: {shortened(repr(constraint.value))}"
+        raise UnsupportedFeature(what, ENGINE, reason=refusal)
     return text
 
 
@@ -56,17 +65,44 @@ def to_gbnf_choice(labels: Iterable[str]) -> str:
 def gbnf_literal(text: str) -> str:
     """Text as a GBNF string literal; control characters are escaped."""
     escaped = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
-    return (
-        '"'
-        + "".join(escaped.get(c) or (f"\\x{ord(c):02X}" if ord(c) < 0xA0 and not c.isprintable() else c) for c in text)
-        + '"'
-    )
+    hidden = {c: f"\\x{ord(c):02X}" for c in text if ord(c) < 0xA0 and not c.isprintable()}
+    return '"' + "".join(escaped.get(c) or hidden.get(c, c) for c in text) + '"'
 
 
-def lark_of_schema(schema: Mapping[str, Any] | bool) -> str:
+@lru_cache(maxsize=64)
+def lark_of_json(schema_text: str) -> str:
+    """The grammar of a schema; asked for by prepare and again by the backend, compiled once."""
+    schema = json.loads(schema_text)
+    text, reason = attempt(schema)
+    if text is None:
+        raise refused(schema, reason)
+    return text
+
+
+def attempt(schema: Any) -> tuple[str | None, str]:
+    """The grammar of a schema in its own or in other words, or None and why both were refused."""
+    text = lark_of_schema(schema)
+    reason = refusal_of(text)
+    if not reason:
+        return text, ""
+    try:
+        other, rules = rewritten(bundled(schema))
+    except UsageError:  # a fragment may hold references that only the whole document answers
+        return None, reason
+    if rules:
+        text = lark_of_schema(other)
+        reason = refusal_of(text) or ""
+        if not reason:
+            return text, ""
+    return None, reason
+
+
+def lark_of_schema(schema: dict[str, Any] | bool) -> str:
     """A rule whose only content is the schema, with osport's white-space rule in place of any in the schema."""
-    rules: Mapping[str, Any] = {} if isinstance(schema, bool) else schema
-    return "start: %json " + json.dumps({**rules, "x-guidance": {"whitespace_flexible": False}})
+    if isinstance(schema, bool):
+        schema = {}
+    body = json.dumps({key: value for key, value in schema.items() if key != "x-guidance"})
+    return f"{HEADER}start: %json {{{WHITESPACE}{', ' if len(body) > 2 else ''}{body[1:]}"
 
 
 def regex_inside_slashes(pattern: str) -> str:
@@ -78,7 +114,8 @@ def regex_inside_slashes(pattern: str) -> str:
     return str(llguidance.regex_to_lark(body, use_ascii="")).replace("\n", "\\n")
 
 
-def checked_grammar(gbnf: str) -> str:
+@lru_cache(maxsize=64)
+def lark_of_gbnf(gbnf: str) -> str:
     """A GBNF grammar, translated by llguidance's own translator."""
     import_llguidance()
     from llguidance.gbnf_to_lark import gbnf_to_lark
@@ -93,36 +130,40 @@ def checked_grammar(gbnf: str) -> str:
 
 
 def refusal_of(lark: str) -> str:
-    """Why llguidance would not compile the text; empty when it does."""
+    """Why llguidance would not compile the text; empty when it does. Its own limits bound time and memory."""
     llguidance = import_llguidance()
-    return str(llguidance.LLMatcher.validate_grammar(lark, llguidance.LLTokenizer("byte")))
+    refusal = str(llguidance.LLMatcher.validate_grammar(lark, byte_tokenizer()))
+    return refusal.split("failed to compile JSON schema: ")[-1].split("\n   1 |")[0].split("\n   2 |")[0].strip()
 
 
-def refused(constraint: Constraint, refusal: str) -> UnsupportedFeature | UsageError:
-    """The error that names what in the constraint llguidance does not take, and where it stands."""
-    reason = refusal.split("failed to compile JSON schema: ")[-1].split("\n   1 |")[0].strip()
-    if constraint.kind != "json_schema":
-        return UnsupportedFeature(f"this {constraint.kind}: {constraint.value!r}", ENGINE, reason=reason)
+def refused(schema: dict[str, Any] | bool, reason: str) -> KeywordRefused | UsageError:
+    """The error that names what in the schema llguidance does not take, and where it stands."""
     keyword = next((name(found) for shape, name in REFUSALS if (found := shape.search(reason))), "")
-    path = first_refused(constraint, keyword, reason)
+    path = first_refused(schema, keyword, reason)
     if reason.startswith("Unsatisfiable schema"):
         return UsageError(f"no value can conform to the schema at {json_path(path)}: {reason.partition(': ')[2]}")
-    feature = f"the keyword {keyword} at {json_path(path)}" if keyword else f"the schema at {json_path(path)}"
-    return UnsupportedFeature(feature, ENGINE, reason=reason)
+    return KeywordRefused(keyword, path, ENGINE, reason=shortened(reason))
 
 
-def first_refused(constraint: Constraint, keyword: str, reason: str) -> NodePath:
+def first_refused(schema: dict[str, Any] | bool, keyword: str, reason: str) -> NodePath:
     """Where the refused keyword stands: of several places, the first that is refused alone, too."""
-    schema = constraint.value
     if isinstance(schema, bool):
         return ()
     shared = {name: schema[name] for name in ("$schema", "$defs", "definitions") if name in schema}
+    first_line = reason.split("\n")[0].split(" while ")[0]
     places = [(path, node) for path, node in walk(schema) if isinstance(node, Mapping) and keyword in node]
-    for path, node in places:
-        alone = HEADER + lark_of_schema({**shared, **node})
-        if reason.split("\n")[0] in refusal_of(alone):
+    # From the innermost outwards: a node is refused for what stands below it, too.
+    for path, node in sorted(places, key=lambda place: -len(place[0]))[:200]:
+        text, why = attempt({**shared, **node})
+        if text is None and first_line in why:
             return (*path, keyword)
     return (*places[0][0], keyword) if places else ()
+
+
+@cache
+def byte_tokenizer() -> Any:
+    """llguidance's vocabulary of single bytes: a grammar that compiles for it compiles for every model."""
+    return import_llguidance().LLTokenizer("byte")
 
 
 def import_llguidance() -> Any:

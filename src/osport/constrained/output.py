@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 import re
 from collections.abc import Iterable
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 from jsonschema.protocols import Validator
 
 from osport.constrained.dialects import to_llguidance
-from osport.constrained.schema import Schema, check_schema
-from osport.constrained.support import refuse_unless_gbnf_enforces
+from osport.constrained.engines import engine_named
+from osport.constrained.matcher import OutputMatcher
+from osport.constrained.schema import Schema, checked
+from osport.constrained.support import TABLES, Support, refuse_unless_enforced, support_of
+from osport.constrained.targets import Target, target_of
 from osport.constrained.verify import in_choice, in_grammar, in_pattern, in_schema
+from osport.constrained.vocabulary import BYTES, Vocabulary
+from osport.constrained.weaken import weakened
 from osport.core.capabilities import Capabilities
 from osport.core.stage import Stage
 from osport.core.types import Completion, Constraint, Request
 from osport.errors import ConstraintViolated, Refused, Truncated, UnsupportedFeature, UsageError
 
 __all__ = ["ConstrainedOutput"]
+
+OnUnsupported = Literal["refuse", "check"]
 
 
 @frozen(slots=False, eq=False)
@@ -33,24 +39,36 @@ class ConstrainedOutput(Stage):
     is checked that the engine enforces every part of the form; afterwards the answer is verified,
     whoever enforced it. A valid answer can still be a wrong one.
 
+    ``on_unsupported``: ``refuse`` a keyword that the engine would not enforce, or ``check`` it: the engine
+    enforces the rest, the answer is verified in full, and ``Enforcement.checked`` names what only that ensured.
+
     >>> sentiment = ConstrainedOutput.choice(["pos", "neg"])
     >>> sentiment.verify("pos")
     'pos'
     """
 
     constraint: Constraint
+    on_unsupported: OnUnsupported = "refuse"
+    notes: tuple[str, ...] = ()
+    """What stands in the schema and constrains nothing, such as a keyword that JSON Schema does not know."""
+    target: Target | None = field(default=None, repr=False)
 
     @classmethod
-    def json_schema(cls, schema: Schema) -> ConstrainedOutput:
+    def json_schema(cls, schema: Schema | type, *, on_unsupported: OnUnsupported = "refuse") -> ConstrainedOutput:
         """A JSON value that the schema allows, written without white space, properties in the schema's order.
 
-        ``schema``: a JSON Schema of drafts 3 to 2020-12 (2020-12 where ``$schema`` is left out).
+        ``schema``: a JSON Schema of drafts 3 to 2020-12 (the newest that fits where ``$schema`` is left out),
+        or a class: attrs, dataclass, TypedDict or pydantic model; then ``parsed`` is an instance of it.
 
-        Raises :class:`~osport.errors.UsageError` with the path of what is wrong in the schema, an
-        unknown keyword included; :class:`~osport.errors.UnsupportedFeature` for an unknown format.
+        Raises :class:`~osport.errors.UsageError` with the path of what is wrong in the schema, a misspelt
+        keyword included; :class:`~osport.errors.UnsupportedFeature` for an unknown format.
         """
-        check_schema(schema)
-        return cls(Constraint("json_schema", copy.deepcopy(schema)))
+        if on_unsupported not in ("refuse", "check"):
+            raise UsageError(f"on_unsupported={on_unsupported!r}: refuse or check")
+        target = target_of(schema) if isinstance(schema, type) else None
+        given: Any = target.schema if target is not None else schema
+        found = checked(given, unknown_formats="note" if on_unsupported == "check" else "refuse")
+        return cls(Constraint("json_schema", found.schema), on_unsupported, found.notes, target)
 
     @classmethod
     def choice(cls, labels: Iterable[str]) -> ConstrainedOutput:
@@ -96,6 +114,16 @@ class ConstrainedOutput(Stage):
         form = json.dumps([self.constraint.kind, self.constraint.value], ensure_ascii=True, separators=(",", ":"))
         return hashlib.sha256(form.encode()).hexdigest()
 
+    def support(self, engine: Any) -> list[Support]:
+        """Each constraining keyword of the schema with its place and its fate: exact, checked or refused.
+
+        ``engine``: ``llguidance``, ``xgrammar``, ``outlines``, ``llama.cpp-gbnf``, or a backend or model.
+        Raises :class:`~osport.errors.UsageError` for an engine that osport does not know.
+        """
+        if self.constraint.kind != "json_schema":
+            return []
+        return support_of(self.constraint.value, engine_of(engine), check=self.on_unsupported == "check")
+
     def prepare(self, request: Request, capabilities: Capabilities) -> Request:
         """The request with this constraint, once it is sure that the engine enforces all of it.
 
@@ -113,11 +141,7 @@ class ConstrainedOutput(Stage):
         engine = capabilities.constraint_engine
         if kind not in capabilities.constraints:
             raise UnsupportedFeature(f"constrained output of kind {kind}", engine or "this backend")
-        if engine == "llguidance":
-            self._lark  # noqa: B018 - compiles, or refuses by name
-        elif engine == "llama.cpp-gbnf" and kind == "json_schema":
-            refuse_unless_gbnf_enforces(self.constraint.value)
-        return evolve(request, constraint=self.constraint)
+        return evolve(request, constraint=self._enforceable(engine)[0])
 
     def finish(self, completion: Completion) -> Completion:
         """The completion with its verified value in ``parsed``.
@@ -134,26 +158,78 @@ class ConstrainedOutput(Stage):
             value = self.verify(completion.text)
         except ConstraintViolated as error:
             raise ConstraintViolated(str(error), completion, path=error.path, keyword=error.keyword) from error
-        return evolve(completion, parsed=value, enforcement=evolve(completion.enforcement, verified=True))
+        enforcement = evolve(completion.enforcement, verified=True, checked=self._left(completion.enforcement.engine))
+        return evolve(completion, parsed=value, enforcement=enforcement)
 
     def verify(self, text: str) -> Any:
-        """The value of a text from anywhere: parsed JSON for a schema, else the text itself.
+        """The value of a text from anywhere: parsed JSON (or an instance of the class given), else the text itself.
 
         Raises :class:`~osport.errors.ConstraintViolated` with ``path`` and ``keyword``.
         """
         kind = self.constraint.kind
         if kind == "json_schema":
-            return in_schema(text, self._validator)
+            value = in_schema(text, self._validator)
+            return value if self.target is None else self.target.load(value)
         if kind == "choice":
             return in_choice(text, self.constraint.value)
         if kind == "regex":
             return in_pattern(text, re.compile(self.constraint.value))
         return in_grammar(text, self._lark)
 
+    def matcher(
+        self, tokenizer: Vocabulary | Literal["bytes"] = "bytes", *, engine: str = "llguidance"
+    ) -> OutputMatcher:
+        """The mask alone, replayable without a model: ``accepts``, ``advance``, ``allowed``.
+
+        ``engine``: ``llguidance``, ``xgrammar`` or ``outlines``.
+        Raises :class:`~osport.errors.UnsupportedFeature` with the keyword that the engine would not enforce.
+        """
+        vocabulary = BYTES if tokenizer == "bytes" else tokenizer
+        found = engine_named(engine)  # compiling is the gate, too; only a weaker form must be found before it
+        constraint = self.constraint if self.on_unsupported == "refuse" else self._enforceable(engine)[0]
+        compiled = found.compile(constraint, vocabulary)
+        return OutputMatcher(compiled, vocabulary)
+
+    def _enforceable(self, engine: str) -> tuple[Constraint, tuple[str, ...]]:
+        """What the engine is asked to enforce, and what is left to be verified."""
+        if self.constraint.kind != "json_schema":
+            if engine == "llguidance":
+                self._lark  # noqa: B018 - compiles, or refuses by name
+            return self.constraint, ()
+        if engine != "llguidance" and engine not in TABLES:
+            return self.constraint, ()  # an engine of the backend's own is taken at its word, and verified
+        if self.on_unsupported == "refuse":
+            refuse_unless_enforced(self.constraint.value, engine)
+            return self.constraint, ()
+        known: dict[str, tuple[Constraint, tuple[str, ...]]] = self._weaker
+        if engine not in known:
+            weaker, left = weakened(self.constraint.value, lambda schema: refuse_unless_enforced(schema, engine))
+            known[engine] = (Constraint("json_schema", weaker), left)
+        return known[engine]
+
+    def _left(self, engine: str) -> tuple[str, ...]:
+        """What the engine of an answer was not asked to enforce."""
+        return next((left for name, (_, left) in self._weaker.items() if name in engine), ())
+
+    @cached_property
+    def _weaker(self) -> dict[str, tuple[Constraint, tuple[str, ...]]]:
+        return {}
+
     @cached_property
     def _validator(self) -> Validator:
-        return check_schema(self.constraint.value)
+        return checked(self.constraint.value, unknown_formats="note").validator()
 
     @cached_property
     def _lark(self) -> str:
         return to_llguidance(self.constraint)
+
+
+def engine_of(asked: Any) -> str:
+    """The constraint engine of a name, a backend or a model."""
+    if isinstance(asked, str):
+        return asked
+    capabilities = getattr(asked, "capabilities", None)
+    found = capabilities() if callable(capabilities) else capabilities
+    if not isinstance(found, Capabilities):
+        raise UsageError(f"engine={asked!r}: the name of an engine, a backend or a model")
+    return found.constraint_engine

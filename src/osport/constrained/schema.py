@@ -2,22 +2,42 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
+from urllib.parse import unquote
 
 import jsonschema
+from attrs import frozen
 from jsonschema.protocols import Validator
 from referencing import Registry, Resource
 from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT202012, specification_with
 
 from osport.constrained.formats import CHECKER
+from osport.constrained.keywords import (
+    ANNOTATIONS,
+    EVER_CONSTRAINING,
+    NEWEST,
+    OLDER,
+    constraining,
+    known,
+    misspelt,
+    well_shaped,
+)
 from osport.errors import UnsupportedFeature, UsageError
 
-__all__ = ["NodePath", "Schema", "check_schema", "json_path", "walk"]
+__all__ = [
+    "CheckedSchema",
+    "NodePath",
+    "Schema",
+    "check_references",
+    "checked",
+    "json_path",
+    "specification_of",
+    "walk",
+]
 
 Schema = Mapping[str, Any] | bool
 NodePath = tuple[str | int, ...]
@@ -25,29 +45,29 @@ NodePath = tuple[str | int, ...]
 MAX_BYTES = 2_000_000
 MAX_DEPTH = 100
 
-ONE_SCHEMA = (
+ONE_SCHEMA = frozenset({
     "additionalItems", "additionalProperties", "contains", "else", "if", "items", "not", "propertyNames", "then",
     "unevaluatedItems", "unevaluatedProperties",
-)  # fmt: skip
-LIST_OF_SCHEMAS = ("allOf", "anyOf", "items", "oneOf", "prefixItems")
-MAP_OF_SCHEMAS = ("$defs", "definitions", "dependencies", "dependentSchemas", "patternProperties", "properties")
-
-# Keywords that constrain nothing by themselves: names, places, and notes for people.
-ANNOTATIONS = frozenset({
-    "$anchor", "$comment", "$defs", "$dynamicAnchor", "$id", "$recursiveAnchor", "$schema", "$vocabulary",
-    "contentEncoding", "contentMediaType", "contentSchema", "default", "definitions", "deprecated", "description",
-    "examples", "id", "readOnly", "title", "writeOnly",
 })  # fmt: skip
-# Keywords that the validator reads through another one.
-COMPANIONS = {
-    "additionalItems": "items",
-    "else": "if",
-    "exclusiveMaximum": "maximum",
-    "exclusiveMinimum": "minimum",
-    "maxContains": "contains",
-    "minContains": "contains",
-    "then": "if",
-}
+LIST_OF_SCHEMAS = frozenset({"allOf", "anyOf", "items", "oneOf", "prefixItems"})
+MAP_OF_SCHEMAS = frozenset(
+    {"$defs", "definitions", "dependencies", "dependentSchemas", "patternProperties", "properties"}
+)
+
+
+@frozen
+class CheckedSchema:
+    """A schema that was found in order: its text, its own copy, its draft, and what in it constrains nothing."""
+
+    text: str
+    schema: Schema
+    draft: Any
+    notes: tuple[str, ...] = ()
+
+    def validator(self) -> Validator:
+        """What verifies a value, formats included; no reference is fetched."""
+        validator: Validator = self.draft(self.schema, registry=check_references(self.schema), format_checker=CHECKER)
+        return validator
 
 
 def walk(schema: Schema) -> Iterator[tuple[NodePath, Schema]]:
@@ -56,22 +76,23 @@ def walk(schema: Schema) -> Iterator[tuple[NodePath, Schema]]:
     while pending:
         path, node = pending.pop()
         yield path, node
-        if isinstance(node, Mapping):
+        if isinstance(node, dict):
             pending.extend(reversed(list(children(path, node))))
 
 
 def children(path: NodePath, node: Mapping[str, Any]) -> Iterator[tuple[NodePath, Schema]]:
     """The subschemas directly below a node, in document order."""
     for keyword, value in node.items():
-        if keyword in MAP_OF_SCHEMAS and isinstance(value, Mapping):
-            for name, child in value.items():
-                if isinstance(child, Mapping | bool):
-                    yield (*path, keyword, name), child
-        elif keyword in LIST_OF_SCHEMAS and isinstance(value, list | tuple):
+        if isinstance(value, dict | bool):
+            if keyword in ONE_SCHEMA:
+                yield (*path, keyword), value
+            elif keyword in MAP_OF_SCHEMAS and isinstance(value, dict):
+                for name, child in value.items():
+                    if isinstance(child, dict | bool):
+                        yield (*path, keyword, name), child
+        elif isinstance(value, list) and keyword in LIST_OF_SCHEMAS:
             for index, child in enumerate(value):
                 yield (*path, keyword, index), child
-        elif keyword in ONE_SCHEMA and isinstance(value, Mapping | bool):
-            yield (*path, keyword), value
 
 
 def json_path(path: NodePath) -> str:
@@ -85,55 +106,62 @@ def json_path(path: NodePath) -> str:
     return text
 
 
-def check_schema(schema: Schema) -> Validator:
-    """The validator of a schema that was found in order.
+def checked(schema: Schema, *, unknown_formats: str = "refuse") -> CheckedSchema:
+    """The schema, once it was found in order.
 
-    Raises :class:`~osport.errors.UsageError` with the path for what is no schema, for a keyword that
-    is unknown to the schema's draft (2020-12 unless ``$schema`` says otherwise; names with the prefix
-    ``x-`` are free), for a ``$ref`` that leads nowhere or out of the document, for a pattern that does
-    not compile; :class:`~osport.errors.UnsupportedFeature` for a format that cannot be verified.
+    Raises :class:`~osport.errors.UsageError` with the path for what is no schema, for a misspelt
+    keyword, for one of another draft than ``$schema`` says, for a ``$ref`` that leads nowhere or out
+    of the document, for a pattern that does not compile; :class:`~osport.errors.UnsupportedFeature`
+    for a format that cannot be verified, unless ``unknown_formats`` is ``note``. Without ``$schema`` the newest draft that knows all words is taken.
     """
     if schema is False:
         raise UsageError("the schema is false: no value can conform to it")
-    if not isinstance(schema, Mapping | bool):
+    if not isinstance(schema, dict | bool):
         raise UsageError(f"a JSON Schema is an object or a boolean, not {type(schema).__name__}")
-    check_extent(schema)
-    draft = draft_of(schema)
     try:
-        draft.check_schema(schema)
-    except jsonschema.SchemaError as error:
-        raise UsageError(f"not a JSON Schema: {json_path(tuple(error.path))}: {shortened(error.message)}") from error
-    for path, node in walk(schema):
-        if isinstance(node, Mapping):
-            check_keywords(path, node, draft)
-            check_strings(path, node)
-    registry = check_references(schema)
-    validator: Validator = draft(schema, registry=registry, format_checker=CHECKER)
-    return validator
-
-
-def check_extent(schema: Schema) -> None:
-    """Refuse what is no JSON, too large, or too deep to be walked without danger."""
-    pending: list[tuple[Any, int]] = [(schema, 0)]
-    while pending:
-        value, depth = pending.pop()
-        if depth > MAX_DEPTH:
-            raise UsageError(f"the schema is nested more than {MAX_DEPTH} levels deep")
-        inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
-        pending.extend((item, depth + 1) for item in inner)
-    try:
-        size = len(json.dumps(schema, allow_nan=False))
+        text = json.dumps(schema, allow_nan=False)
+    except RecursionError:
+        raise UsageError(f"the schema is nested more than {MAX_DEPTH} levels deep") from None
     except (TypeError, ValueError) as error:
         raise UsageError(f"the schema is not JSON: {error}") from error
-    if size > MAX_BYTES:
-        raise UsageError(f"the schema has {size:,} bytes, more than {MAX_BYTES:,}")
+    if len(text) > MAX_BYTES:
+        raise UsageError(f"the schema has {len(text):,} bytes, more than {MAX_BYTES:,}")
+    own: Schema = json.loads(text)
+    draft = draft_of(own)
+    strange: list[tuple[NodePath, str]] = []
+    notes: list[str] = []
+    doubtful = refers = False
+    for path, node in walk(own):
+        if len(path) > 2 * MAX_DEPTH:
+            raise UsageError(f"the schema is nested more than {MAX_DEPTH} levels deep")
+        if not isinstance(node, dict):
+            doubtful = doubtful or not isinstance(node, bool)
+            continue
+        for keyword, value in node.items():
+            if not well_shaped(keyword, value, draft) and keyword != "$schema":
+                strange.append((path, keyword))
+                doubtful = doubtful or keyword in EVER_CONSTRAINING or keyword in ANNOTATIONS
+        refers = refers or "$ref" in node or "$dynamicRef" in node or "$recursiveRef" in node
+        if "pattern" in node or "patternProperties" in node or "format" in node:
+            unverifiable = check_strings(path, node)
+            if unverifiable is not None and unknown_formats != "note":
+                raise unverifiable
+            if unverifiable is not None:
+                notes.append(f"{unverifiable.feature} can be enforced and verified by nobody")
+    if doubtful:
+        draft = fitting_draft(own, draft)
+        check_form(own, draft)
+    notes.extend(check_words(strange, draft))
+    if refers:
+        check_references(own)
+    return CheckedSchema(text, own, draft, tuple(notes))
 
 
 def draft_of(schema: Schema) -> Any:
-    """The validator class of the draft that ``$schema`` names."""
-    named = schema.get("$schema") if isinstance(schema, Mapping) else None
+    """The draft that ``$schema`` names; 2020-12 without one."""
+    named = schema.get("$schema") if isinstance(schema, dict) else None
     if named is None:
-        return jsonschema.Draft202012Validator
+        return NEWEST
     unknown: Any = None
     draft = jsonschema.validators.validator_for(schema, default=unknown) if isinstance(named, str) else None
     if draft is None:
@@ -141,50 +169,87 @@ def draft_of(schema: Schema) -> Any:
     return draft
 
 
-def check_keywords(path: NodePath, node: Mapping[str, Any], draft: Any) -> None:
-    """Refuse a keyword that nobody would heed: to JSON Schema it would be an annotation."""
-    known = ANNOTATIONS | set(draft.VALIDATORS)
-    known |= {keyword for keyword, reader in COMPANIONS.items() if reader in draft.VALIDATORS}
-    for keyword in node:
-        if keyword in known or keyword.startswith("x-"):
+def fitting_draft(schema: Schema, draft: Any) -> Any:
+    """For a schema that names no draft, the newest one that knows all its constraining words."""
+    if isinstance(schema, dict) and "$schema" in schema:
+        return draft
+    words = {word for _, node in walk(schema) if isinstance(node, dict) for word in node} & EVER_CONSTRAINING
+    fitting = (
+        older
+        for older in (NEWEST, *OLDER[:-1])  # draft 3 takes any word for a type
+        if words <= constraining(older) and older(older.META_SCHEMA).is_valid(schema)
+    )
+    return next(fitting, draft)
+
+
+def check_form(schema: Schema, draft: Any) -> None:
+    """Refuse what the draft's meta-schema refuses."""
+    try:
+        draft.check_schema(schema)
+    except jsonschema.SchemaError as error:
+        raise UsageError(f"not a JSON Schema: {json_path(tuple(error.path))}: {shortened(error.message)}") from error
+
+
+def check_words(strange: list[tuple[NodePath, str]], draft: Any) -> Iterator[str]:
+    """Refuse a keyword that was meant to constrain and would not; name the others that constrain nothing."""
+    for path, keyword in strange:
+        if keyword in known(draft) or keyword.startswith("x-"):
             continue
-        close = difflib.get_close_matches(keyword, known, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else "prefix it with x- if it is a note of your own"
-        raise UsageError(f"unknown keyword {keyword!r} at {json_path(path)}: it would constrain nothing; {hint}")
+        if keyword == "nullable":
+            raise UsageError(f'nullable at {json_path(path)} is OpenAPI and no JSON Schema; add "null" to the type')
+        if keyword in EVER_CONSTRAINING:
+            raise UsageError(
+                f"{keyword!r} at {json_path(path)} constrains nothing in {draft.__name__}; state another $schema"
+            )
+        meant = misspelt(keyword)
+        if meant is not None:
+            hint = f"did you mean {meant!r}? Prefix it with x- if it is a note of your own"
+            raise UsageError(f"unknown keyword {keyword!r} at {json_path(path)}: it would constrain nothing; {hint}")
+        yield f"{keyword} at {json_path(path)} is no keyword of JSON Schema and constrains nothing"
 
 
-def check_strings(path: NodePath, node: Mapping[str, Any]) -> None:
-    """Refuse formats and patterns that could not be verified afterwards."""
-    name = node.get("format")
-    if name is not None and name not in CHECKER.checkers:
-        raise UnsupportedFeature(
-            f"the format {name!r} at {json_path((*path, 'format'))}",
-            "osport",
-            reason=f"it could not be verified; known formats: {', '.join(sorted(CHECKER.checkers))}",
-        )
+def check_strings(path: NodePath, node: Mapping[str, Any]) -> UnsupportedFeature | None:
+    """Refuse a pattern that does not compile; the error for a format that could not be verified."""
     patterns = [((*path, "pattern"), node["pattern"])] if "pattern" in node else []
-    patterns += [((*path, "patternProperties", p), p) for p in node.get("patternProperties", {})]
+    if isinstance(node.get("patternProperties"), dict):
+        patterns += [((*path, "patternProperties", pattern), pattern) for pattern in node["patternProperties"]]
     for place, pattern in patterns:
         try:
             re.compile(pattern)
-        except re.error as error:
+        except (re.error, TypeError, OverflowError, RecursionError) as error:
             raise UsageError(f"{json_path(place)}: {pattern!r} is no regular expression: {error}") from error
+    name = node.get("format")
+    kinds = node.get("type", "string")
+    says_something = "string" in ([kinds] if isinstance(kinds, str) else kinds)
+    if not isinstance(name, str) or name in CHECKER.checkers or not says_something:
+        return None
+    return UnsupportedFeature(
+        f"the format {shortened(name, 40)!r} at {json_path((*path, 'format'))}",
+        "osport",
+        reason=f"it could not be verified; known formats: {', '.join(sorted(CHECKER.checkers))}",
+    )
 
 
 def check_references(schema: Schema) -> Registry[Any]:
     """A registry of the document alone, after every reference was found to end inside it."""
     if isinstance(schema, bool):
         return Registry()
-    specification = specification_with(schema["$schema"]) if "$schema" in schema else DRAFT202012
-    root: Resource[Any] = Resource.from_contents(schema, default_specification=specification)
-    base = root.id() or ""
-    registry: Registry[Any] = Registry().with_resource(base, root).crawl()
-    bases: dict[NodePath, Any] = {(): registry.resolver(base)}
-    for path, node in walk(schema):
-        if not isinstance(node, Mapping):
-            continue
+    specification = specification_of(schema)
+    root = root_of(schema, specification)
+    nodes = [(path, node) for path, node in walk(schema) if isinstance(node, dict)]
+    own = [node["$ref"] for _, node in nodes if isinstance(node.get("$ref"), str)]
+    if all(leads_somewhere(schema, reference) for reference in own) and not any(
+        word in node
+        for path, node in nodes
+        for word in ("$dynamicRef", "$recursiveRef", *(("$id", "id") if path else ()))
+    ):
+        simple: Registry[Any] = Registry().with_resource(root.id() or "", root)
+        return simple
+    registry: Registry[Any] = Registry().with_resource(root.id() or "", root).crawl()
+    bases: dict[NodePath, Any] = {(): registry.resolver(root.id() or "")}
+    for path, node in nodes:
         resolver = next(bases[path[:end]] for end in range(len(path), -1, -1) if path[:end] in bases)
-        if path and isinstance(node.get("$id"), str):
+        if path and isinstance(node.get("$id", node.get("id")), str):
             resolver = bases[path] = resolver.in_subresource(specification.create_resource(node))
         for keyword in ("$ref", "$dynamicRef", "$recursiveRef"):
             if keyword not in node:
@@ -196,6 +261,36 @@ def check_references(schema: Schema) -> Registry[Any]:
                 why = "leads nowhere" if inside else "leaves the document; osport fetches nothing"
                 raise UsageError(f"{json_path((*path, keyword))}: {node[keyword]!r} {why}") from error
     return registry
+
+
+def leads_somewhere(schema: Schema, reference: str) -> bool:
+    """Whether a reference is a JSON pointer into the document."""
+    if reference == "#":
+        return True
+    if not reference.startswith("#/"):
+        return False
+    at: Any = schema
+    for part in unquote(reference[2:]).split("/"):
+        name = part.replace("~1", "/").replace("~0", "~")
+        if isinstance(at, dict) and name in at:
+            at = at[name]
+        elif isinstance(at, list) and name.isdigit() and int(name) < len(at):
+            at = at[int(name)]
+        else:
+            return False
+    return isinstance(at, dict | bool)
+
+
+def root_of(schema: Schema, specification: Any) -> Resource[Any]:
+    """The document as a resource of its draft."""
+    root: Resource[Any] = Resource.from_contents(schema, default_specification=specification)
+    return root
+
+
+def specification_of(schema: Schema) -> Any:
+    """How references are read in the schema's draft."""
+    named = schema.get("$schema") if isinstance(schema, dict) else None
+    return DRAFT202012 if named is None else specification_with(named)
 
 
 def shortened(text: str, limit: int = 300) -> str:

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 import jsonschema
 from jsonschema.protocols import Validator
 
+from osport.constrained.dialects import byte_tokenizer
 from osport.constrained.schema import json_path, shortened
 from osport.errors import ConstraintViolated, UsageError
 
@@ -47,7 +48,7 @@ def in_grammar(text: str, lark: str) -> str:
     """The text, when llguidance's parser takes all of it and could end there."""
     import llguidance
 
-    tokenizer = llguidance.LLTokenizer("byte")
+    tokenizer = byte_tokenizer()
     matcher = llguidance.LLMatcher(tokenizer, lark, log_level=0)
     tokens = tokenizer.tokenize_bytes(text.encode())
     taken = matcher.try_consume_tokens(tokens)

@@ -263,11 +263,14 @@ class Enforcement:
 
     ``by``: ``sampling`` (a mask at every token, in an engine that osport started), ``server``
     (a server of unknown build was asked to), ``prompt`` (only asked for), ``none``.
+    ``checked``: the keywords, with their places, that the engine was not asked to enforce and that only
+    the verification ensured.
     """
 
     by: EnforcedBy = field(default="none", validator=_one_of(EnforcedBy))
     engine: str = ""
     verified: bool = False
+    checked: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return self.by

@@ -1,0 +1,108 @@
+"""One self-contained schema in the words of draft 2020-12, whatever draft it was written in.
+
+Every reference of the result is ``#/$defs/<name>``, so that the tree around it may be rewritten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from osport.constrained.keywords import CONSTRAINING
+from osport.constrained.schema import Schema, check_references, specification_of
+
+__all__ = ["bundled"]
+
+OVERRIDING_REF = frozenset({
+    "http://json-schema.org/draft-03/schema", "http://json-schema.org/draft-04/schema",
+    "http://json-schema.org/draft-06/schema", "http://json-schema.org/draft-07/schema",
+})  # fmt: skip
+LISTS = ("allOf", "anyOf", "oneOf", "prefixItems")
+MAPS = ("dependentSchemas", "patternProperties", "properties")
+SINGLES = (
+    "additionalProperties", "contains", "else", "if", "items", "not", "propertyNames", "then", "unevaluatedItems",
+    "unevaluatedProperties",
+)  # fmt: skip
+
+
+def bundled(schema: Schema) -> dict[str, Any]:
+    """The schema without annotations, ids and older spellings, and with its references under ``$defs``."""
+    if isinstance(schema, bool):
+        return {} if schema else {"not": {}}
+    draft = str(schema.get("$schema", "")).rstrip("#")
+    bundle = Bundle(overriding=draft in OVERRIDING_REF, specification=specification_of(schema))
+    resolver = check_references(schema).resolver(bundle.specification.create_resource(schema).id() or "")
+    root = bundle.node(schema, resolver)
+    while bundle.pending:
+        name, target, at = bundle.pending.pop()
+        bundle.definitions[name] = bundle.node(target, at)
+    if isinstance(root, bool):
+        root = {} if root else {"not": {}}
+    return {**root, "$defs": bundle.definitions} if bundle.definitions else dict(root)
+
+
+class Bundle:
+    """The definitions found so far, by the identity of what a reference ends in."""
+
+    def __init__(self, *, overriding: bool, specification: Any) -> None:
+        self.overriding = overriding
+        self.specification = specification
+        self.names: dict[int, str] = {}
+        self.definitions: dict[str, Schema] = {}
+        self.pending: list[tuple[str, Schema, Any]] = []
+
+    def node(self, schema: Schema, resolver: Any) -> Schema:
+        """The subschema in the new words."""
+        if isinstance(schema, bool):
+            return schema
+        if isinstance(schema.get("$id", schema.get("id")), str):
+            resolver = resolver.in_subresource(self.specification.create_resource(schema))
+        if self.overriding and "$ref" in schema:
+            return {"$ref": self.reference(schema["$ref"], resolver)}
+        node: dict[str, Any] = {}
+        for keyword, value in modern(schema).items():
+            if keyword not in CONSTRAINING:
+                continue
+            if keyword in ("$ref", "$dynamicRef", "$recursiveRef"):
+                # A dynamic reference is kept by its name, so that an engine refuses it.
+                node[keyword] = self.reference(value, resolver) if keyword == "$ref" else value
+            elif keyword in LISTS:
+                node[keyword] = [self.node(branch, resolver) for branch in value]
+            elif keyword in MAPS:
+                node[keyword] = {name: self.node(branch, resolver) for name, branch in value.items()}
+            elif keyword in SINGLES:
+                node[keyword] = self.node(value, resolver)
+            else:
+                node[keyword] = value
+        return node
+
+    def reference(self, reference: str, resolver: Any) -> str:
+        """The new name of what a reference ends in."""
+        found = resolver.lookup(reference)
+        name = self.names.get(id(found.contents))
+        if name is None:
+            name = self.names[id(found.contents)] = f"r{len(self.names)}"
+            self.pending.append((name, found.contents, found.resolver))
+        return f"#/$defs/{name}"
+
+
+def modern(node: Mapping[str, Any]) -> dict[str, Any]:
+    """The keywords of a node in the spelling of draft 2020-12."""
+    new = dict(node)
+    for bound, strict in (("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")):
+        if isinstance(new.get(strict), bool) and new.pop(strict) and bound in new:
+            new[strict] = new.pop(bound)
+    if isinstance(new.get("items"), list):
+        new["prefixItems"] = new.pop("items")
+        if "additionalItems" in new:
+            new["items"] = new["additionalItems"]
+    new.pop("additionalItems", None)
+    for name, rule in new.pop("dependencies", {}).items():
+        if isinstance(rule, list | str):
+            new["dependentRequired"] = {
+                **new.get("dependentRequired", {}),
+                name: [rule] if isinstance(rule, str) else rule,
+            }
+        else:
+            new["dependentSchemas"] = {**new.get("dependentSchemas", {}), name: rule}
+    return new
