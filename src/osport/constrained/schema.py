@@ -112,7 +112,8 @@ def checked(schema: Schema, *, unknown_formats: str = "refuse") -> CheckedSchema
     Raises :class:`~osport.errors.UsageError` with the path for what is no schema, for a misspelt
     keyword, for one of another draft than ``$schema`` says, for a ``$ref`` that leads nowhere or out
     of the document, for a pattern that does not compile; :class:`~osport.errors.UnsupportedFeature`
-    for a format that cannot be verified, unless ``unknown_formats`` is ``note``. Without ``$schema`` the newest draft that knows all words is taken.
+    for a format that cannot be verified, unless ``unknown_formats`` is ``note``. Without ``$schema`` the
+    newest draft that knows all words is taken.
     """
     if schema is False:
         raise UsageError("the schema is false: no value can conform to it")
