@@ -128,7 +128,7 @@ def _from_row(name: str, row: dict[str, Any], memory: int | None) -> Device:
 
 def _nvidia() -> tuple[Device, ...]:
     try:
-        import pynvml  # type: ignore[import-not-found, unused-ignore]
+        import pynvml
     except ImportError:
         return ()
     try:
