@@ -39,7 +39,7 @@ def label_of(mean_rating: float) -> str:
     return "neg" if mean_rating <= -0.5 else "neutral"
 
 
-def build(folder: Path) -> None:
+def build(folder: Path, items_in_all: int = ITEMS) -> None:
     """Write ``golden.jsonl`` and ``fewshot.jsonl`` into the folder; what is there already is kept."""
     golden, few_shot = folder / "golden.jsonl", folder / "fewshot.jsonl"
     if golden.exists() and few_shot.exists():
@@ -53,7 +53,7 @@ def build(folder: Path) -> None:
     rest: list[dict] = []
     for rows in by_label.values():
         draw.shuffle(rows)
-        share = round(ITEMS * len(rows) / rows_in_all)
+        share = round(items_in_all * len(rows) / rows_in_all)
         items += rows[:share]
         rest += rows[share:]
     draw.shuffle(items)
