@@ -21,6 +21,9 @@ ENGINE = "llguidance"
 HEADER = "%llguidance {}\n"
 WHITESPACE = '"x-guidance": {"whitespace_flexible": false}'
 
+# Naming the place of a refusal compiles once a candidate; beyond these the first one is named.
+MAX_PLACES = 12
+
 # What llguidance says when it refuses, and the keyword that it means.
 BOUND = re.compile(r"minimum|maximum|(?:min|max)(?:Length|Items|Properties)|patternProperties")
 REFUSALS = (
@@ -153,7 +156,7 @@ def first_refused(schema: dict[str, Any] | bool, keyword: str, reason: str) -> N
     first_line = reason.split("\n")[0].split(" while ")[0]
     places = [(path, node) for path, node in walk(schema) if isinstance(node, Mapping) and keyword in node]
     # From the innermost outwards: a node is refused for what stands below it, too.
-    for path, node in sorted(places, key=lambda place: -len(place[0]))[:200]:
+    for path, node in sorted(places, key=lambda place: -len(place[0]))[:MAX_PLACES]:
         text, why = attempt({**shared, **node})
         if text is None and first_line in why:
             return (*path, keyword)

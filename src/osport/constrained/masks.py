@@ -52,6 +52,8 @@ class LlguidanceMask:
 
     _matcher: Any
     _bits: NDArray[np.int32]
+    _table: NDArray[np.float32]
+    _penalties: NDArray[np.float32]
     _size: int
 
     def __init__(self, grammar: str, tokenizer: Any) -> None:
@@ -67,6 +69,9 @@ class LlguidanceMask:
             raise UsageError(f"llguidance does not take the grammar: {self._matcher.get_error()}")
         self._size = tokenizer.vocab_size
         self._bits = np.zeros((self._size + 31) // 32, dtype=np.int32)
+        bits_of_bytes = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little")
+        self._table = np.where(bits_of_bytes == 1, np.float32(0), np.float32(-np.inf))
+        self._penalties = np.empty((len(self._bits) * 4, 8), dtype=np.float32)
 
     def apply(self, scores: NDArray[np.float32]) -> None:
         """Set every forbidden logit to minus infinity, in place.
@@ -82,8 +87,9 @@ class LlguidanceMask:
             raise UsageError(f"{len(scores)} scores for a vocabulary of {self._size} tokens")
         self._matcher.unsafe_compute_mask_ptr(self._bits.ctypes.data, self._bits.nbytes)
         self._check()
-        allowed = np.unpackbits(self._bits.view(np.uint8), count=self._size, bitorder="little").view(np.bool_)
-        np.copyto(scores[: self._size], np.float32(-np.inf), where=~allowed)
+        # Eight tokens a byte, looked up as what to add to their logits: far cheaper than a branch for each.
+        np.take(self._table, self._bits.view(np.uint8), axis=0, out=self._penalties, mode="clip")
+        scores[: self._size] += self._penalties.reshape(-1)[: self._size]
         scores[self._size :] = -np.inf
 
     def advance(self, token: int) -> None:

@@ -14,6 +14,7 @@ from jsonschema.protocols import Validator
 
 from osport.constrained.dialects import to_llguidance
 from osport.constrained.engines import engine_named
+from osport.constrained.hatch import Hatch, with_hatch
 from osport.constrained.matcher import OutputMatcher
 from osport.constrained.schema import Schema, checked
 from osport.constrained.support import TABLES, Support, refuse_unless_enforced, support_of
@@ -52,6 +53,7 @@ class ConstrainedOutput(Stage):
     notes: tuple[str, ...] = ()
     """What stands in the schema and constrains nothing, such as a keyword that JSON Schema does not know."""
     target: Target | None = field(default=None, repr=False)
+    hatch: Hatch | None = field(default=None, repr=False)
 
     @classmethod
     def json_schema(cls, schema: Schema | type, *, on_unsupported: OnUnsupported = "refuse") -> ConstrainedOutput:
@@ -107,6 +109,24 @@ class ConstrainedOutput(Stage):
         output = cls(Constraint("grammar", gbnf))
         output._lark  # noqa: B018 - an unparsable grammar kills some engines, so it goes no further
         return output
+
+    def with_escape_hatch(self, *, on: str, value: Any = None, confidence: bool = False) -> ConstrainedOutput:
+        """The form with one more value at the property ``on``, by which the model may say that it does not know.
+
+        ``value``: a member beside those of an enum, or None. ``confidence``: a required number from 0 to 1
+        beside it, the model's own claim. :meth:`is_uncertain` tells whether an answer used the hatch.
+        A model may be sure and wrong, and small models hardly ever use it.
+
+        Raises :class:`~osport.errors.UsageError` for a form that is no JSON Schema, or without that property.
+        """
+        if self.constraint.kind != "json_schema" or self.target is not None:
+            raise UsageError("an escape hatch needs a form made from a JSON Schema")
+        schema, hatch = with_hatch(self.constraint.value, on, value, confidence=confidence)
+        return evolve(ConstrainedOutput.json_schema(schema, on_unsupported=self.on_unsupported), hatch=hatch)
+
+    def is_uncertain(self, answer: Any) -> bool:
+        """Whether a parsed answer says through the escape hatch that the model does not know."""
+        return self.hatch is not None and self.hatch.taken(answer)
 
     @cached_property
     def hash(self) -> str:

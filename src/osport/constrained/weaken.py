@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ from osport.constrained.schema import NodePath, json_path
 __all__ = ["weakened"]
 
 MAX_DROPS = 200
+MAX_SECONDS = 10.0
 
 # What a dropped keyword takes with it, because it would mean something stronger alone.
 WITH = {
@@ -36,11 +38,12 @@ def weakened(schema: Any, enforce: Callable[[Any], object]) -> tuple[Any, tuple[
     """
     weaker = copy.deepcopy(schema)
     dropped: list[str] = []
+    deadline = time.monotonic() + MAX_SECONDS
     for _ in range(MAX_DROPS):
         try:
             enforce(weaker)
         except KeywordRefused as refusal:
-            if not isinstance(weaker, dict) or not refusal.path:
+            if not isinstance(weaker, dict) or not refusal.path or time.monotonic() > deadline:
                 raise
             dropped.append(drop(weaker, refusal))
         else:
