@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from osport.constrained import ConstrainedOutput as ConstrainedOutput
     from osport.core.capabilities import Capabilities as Capabilities
     from osport.core.facts import ModelFacts as ModelFacts
+    from osport.core.retries import Retries as Retries
     from osport.core.types import Completion as Completion
     from osport.core.types import Delta as Delta
     from osport.core.types import Enforcement as Enforcement
@@ -50,6 +51,7 @@ _HOMES = {
     "ModelFacts": "osport.core.facts",
     "Port": "osport.port",
     "Request": "osport.core.types",
+    "Retries": "osport.core.retries",
     "Sampling": "osport.core.types",
     "Tool": "osport.core.types",
     "ToolCall": "osport.core.types",

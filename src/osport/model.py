@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self, Unpack
 
 from attrs import evolve
 
+from osport.calling import Call, errors_named, observed
 from osport.core import stage as stages_of
 from osport.core.capabilities import Capabilities, negotiate
 from osport.core.facts import ModelFacts
-from osport.core.prompt import Prompt, to_request
+from osport.core.prompt import CallOptions, Prompt, to_request
+from osport.core.retries import Retries
 from osport.core.stage import Stage
 from osport.core.types import Completion, Delta, Message, Request
-from osport.errors import BackendError, ContractViolation, OsportError, PluginError, UnsupportedFeature, UsageError
+from osport.errors import BackendError, ContractViolation, OsportError, OutputError, PluginError, UsageError
 from osport.plugin.backend import Backend
-from osport.plugin.hookspecs import CallRecord, ModelRef
+from osport.plugin.hookspecs import ModelRef
 from osport.plugin.registry import parse_reference, registry
 
 __all__ = ["Model"]
@@ -33,7 +36,8 @@ class Model:
     file or the URL of a llama.cpp server (both mean ``llama_server``), or a ``Backend`` instance.
     ``template``: a :class:`~osport.ChatTemplate` that renders every conversation; without one the
     engine applies the template that the model ships. ``stages``: gates and rewriters, asked in order.
-    Other keywords are the backend's options.
+    ``retries``: how often a call is tried again that failed for a reason that may pass; never once the first
+    piece of a stream is out, never past the call's timeout. Other keywords are the backend's options.
 
     The gates of all stages run here, before anything is loaded; the engine is loaded at the first call.
     ``close`` (or leaving the ``with`` block) releases it.
@@ -53,6 +57,7 @@ class Model:
         *,
         template: Stage | None = None,
         stages: Iterable[Stage] = (),
+        retries: Retries = Retries(most=2, first_wait=0.5),  # noqa: B008 - frozen
         **options: object,
     ) -> None:
         if isinstance(model, Backend):
@@ -67,6 +72,7 @@ class Model:
                 raise ContractViolation(f"the factory of {self.ref.backend!r} made {self.backend!r}, not a Backend")
         self._stages = tuple(stages)
         self._template = template
+        self._retries = retries
         self._closed = False
         self._facts: ModelFacts | None = None
         self._capabilities: Capabilities | None = None
@@ -78,100 +84,77 @@ class Model:
                 self.close()
                 raise
 
-    def generate(
-        self,
-        prompt: Prompt,
-        *,
-        output: Stage | None = None,
-        timeout: float | None = None,
-        **sampling: Any,
-    ) -> Completion:
+    def generate(self, prompt: Prompt, *, output: Stage | None = None, **options: Unpack[CallOptions]) -> Completion:
         """Answer one prompt.
 
-        ``output``: a :class:`~osport.ConstrainedOutput`; its value is ``Completion.parsed``.
-        ``timeout`` in seconds. ``sampling``: the fields of :class:`~osport.Sampling`.
+        ``output``: a :class:`~osport.ConstrainedOutput`; its value is ``Completion.parsed``. ``options``: the
+        fields of :class:`~osport.Sampling`, ``timeout`` (seconds, retries included), ``tools``,
+        ``tool_choice``, ``parallel_tools``, ``thinking`` and ``logprobs`` as :class:`~osport.Request` has them.
 
         Raises :class:`~osport.errors.UnsupportedFeature` for anything that this backend would drop,
         :class:`~osport.errors.BackendError` when the engine fails, :class:`~osport.errors.OutputError`
         when the answer does not have the form asked for.
         """
-        stages = self._pipeline(output)
-        request = self._prepare(prompt, stages, timeout, sampling)
-        with self._call(request) as call:
-            with self._errors():
-                answer = self.backend.generate(request)
-            call.completion = self._check(answer, call)
-            call.completion = stages_of.finish(stages, call.completion)
-        return call.completion
+        return self._until_it_passes(self._asked(prompt, options), self._pipeline(output))
 
-    def stream(
-        self,
-        prompt: Prompt,
-        *,
-        output: Stage | None = None,
-        timeout: float | None = None,
-        **sampling: Any,
-    ) -> Iterator[Delta]:
+    def stream(self, prompt: Prompt, *, output: Stage | None = None, **options: Unpack[CallOptions]) -> Iterator[Delta]:
         """Answer piece by piece; the last delta carries the checked completion.
 
         Takes and raises what :meth:`generate` does; a broken form is raised at the end.
         Closing the iterator stops the engine.
         """
         stages = self._pipeline(output)
-        request = self._prepare(prompt, stages, timeout, sampling, stream=True)
-        with self._call(request) as call:
-            with self._errors():
-                pieces = self.backend.stream(request)
+        requests = self._prepared(self._asked(prompt, options), stages, stream=True)
+        with self._calling(requests) as call:
+            while call.completion is None:
                 try:
-                    for piece in pieces:
-                        yield from self._deltas(piece, call, stages)
-                finally:
-                    close = getattr(pieces, "close", None)
-                    if close is not None:
-                        close()
-            self._ended(call)
+                    with self._errors():
+                        pieces = self.backend.stream(call.request)
+                        try:
+                            for piece in pieces:
+                                yield self._finished_delta(piece, call, stages, requests)
+                        finally:
+                            close = getattr(pieces, "close", None)
+                            if close is not None:
+                                close()
+                    call.ended()
+                except BackendError as error:
+                    time.sleep(call.pause(error))
 
     async def agenerate(
-        self,
-        prompt: Prompt,
-        *,
-        output: Stage | None = None,
-        timeout: float | None = None,
-        **sampling: Any,
+        self, prompt: Prompt, *, output: Stage | None = None, **options: Unpack[CallOptions]
     ) -> Completion:
         """:meth:`generate` for asyncio."""
-        stages = self._pipeline(output)
-        request = self._prepare(prompt, stages, timeout, sampling)
-        with self._call(request) as call:
-            with self._errors():
-                answer = await self.backend.agenerate(request)
-            call.completion = self._check(answer, call)
-            call.completion = stages_of.finish(stages, call.completion)
-        return call.completion
+        asked, stages = self._asked(prompt, options), self._pipeline(output)
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                return await self._agenerate(asked, stages)
+            except OutputError as error:
+                asked = _asked_again(stages, asked, error, attempt)
 
     async def astream(
-        self,
-        prompt: Prompt,
-        *,
-        output: Stage | None = None,
-        timeout: float | None = None,
-        **sampling: Any,
+        self, prompt: Prompt, *, output: Stage | None = None, **options: Unpack[CallOptions]
     ) -> AsyncIterator[Delta]:
         """:meth:`stream` for asyncio."""
         stages = self._pipeline(output)
-        request = self._prepare(prompt, stages, timeout, sampling, stream=True)
-        with self._call(request) as call:
-            with self._errors():
-                pieces = self.backend.astream(request)
+        requests = self._prepared(self._asked(prompt, options), stages, stream=True)
+        with self._calling(requests) as call:
+            while call.completion is None:
                 try:
-                    async for piece in pieces:
-                        for delta in self._deltas(piece, call, stages):
-                            yield delta
-                finally:
-                    close = getattr(pieces, "aclose", None)
-                    if close is not None:
-                        await close()
-            self._ended(call)
+                    with self._errors():
+                        pieces = self.backend.astream(call.request)
+                        try:
+                            async for piece in pieces:
+                                yield self._finished_delta(piece, call, stages, requests)
+                        finally:
+                            close = getattr(pieces, "aclose", None)
+                            if close is not None:
+                                await close()
+                    call.ended()
+                except BackendError as error:
+                    await asyncio.sleep(call.pause(error))
 
     def batch(
         self,
@@ -179,10 +162,9 @@ class Model:
         *,
         concurrency: int = 4,
         output: Stage | None = None,
-        timeout: float | None = None,
-        **sampling: Any,
+        **options: Unpack[CallOptions],
     ) -> list[Completion | OsportError]:
-        """Answer many prompts, ``concurrency`` at a time.
+        """Answer many prompts, ``concurrency`` at a time, or in the engine's own batch where it has one.
 
         Returns one completion or one error for each prompt, in order; an item that fails does not
         stop the others. Ctrl-C ends the batch at once.
@@ -192,10 +174,12 @@ class Model:
 
         def one(prompt: Prompt) -> Completion | OsportError:
             try:
-                return self.generate(prompt, output=output, timeout=timeout, **sampling)
+                return self.generate(prompt, output=output, **options)
             except OsportError as error:
                 return error
 
+        if self.capabilities.batch:
+            return self._engine_batch(list(prompts), self._pipeline(output), options)
         pool = ThreadPoolExecutor(concurrency, thread_name_prefix="osport-batch")
         try:
             return list(pool.map(one, prompts))
@@ -244,97 +228,117 @@ class Model:
         # The template comes last: it turns the messages that the others see into a raw prompt.
         return tuple(stage for stage in (*self._stages, output, self._template) if stage is not None)
 
-    def _prepare(
-        self,
-        prompt: Prompt,
-        stages: tuple[Stage, ...],
-        timeout: float | None,
-        sampling: Mapping[str, Any],
-        *,
-        stream: bool = False,
-    ) -> Request:
+    def _asked(self, prompt: Prompt, options: CallOptions) -> Request:
         if self._closed:
             raise UsageError(f"{self!r} was called after close()")
-        request = to_request(prompt, timeout, sampling)
+        return to_request(prompt, options)
+
+    def _prepared(self, request: Request, stages: tuple[Stage, ...], *, stream: bool = False) -> tuple[Request, ...]:
+        """The request as each stage got it, and as the backend gets it."""
         with self._errors():
-            request = stages_of.prepare(stages, request, self.capabilities)
-            return negotiate(request, self.capabilities, backend=self.ref.backend, stream=stream)
+            *steps, last = stages_of.prepare(stages, request, self.capabilities)
+            return *steps, negotiate(last, self.capabilities, backend=self.ref.backend, stream=stream)
 
-    def _check(self, completion: object, call: _Call) -> Completion:
-        if not isinstance(completion, Completion):
-            raise ContractViolation(f"backend {self.ref.backend!r} returned {completion!r}, not a Completion")
-        return evolve(
-            completion,
-            backend=completion.backend or self.ref.backend,
-            model=completion.model or self.ref.model,
-            # A backend that replays recorded answers knows better than the clock here.
-            latency=completion.latency or time.perf_counter() - call.started,
-        )
+    def _until_it_passes(
+        self, asked: Request, stages: tuple[Stage, ...], *, failed: OutputError | None = None
+    ) -> Completion:
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                if failed is None:
+                    return self._generate(asked, stages)
+                raise failed
+            except OutputError as error:
+                failed = None
+                asked = _asked_again(stages, asked, error, attempt)
 
-    def _deltas(self, delta: object, call: _Call, stages: tuple[Stage, ...]) -> Iterator[Delta]:
-        if not isinstance(delta, Delta):
-            raise ContractViolation(f"backend {self.ref.backend!r} streamed {delta!r}, not a Delta")
-        if delta.completion is None:
-            if call.first_piece is None and delta.text:
-                call.first_piece = time.perf_counter() - call.started
-            yield delta
-            return
-        completion = self._check(delta.completion, call)
-        if completion.ttft is None:
-            completion = evolve(completion, ttft=call.first_piece)
-        call.completion = stages_of.finish(stages, completion)
-        yield evolve(delta, completion=call.completion)
+    def _generate(self, asked: Request, stages: tuple[Stage, ...]) -> Completion:
+        requests = self._prepared(asked, stages)
+        with self._calling(requests) as call:
+            while True:
+                try:
+                    with self._errors():
+                        answer = self.backend.generate(call.request)
+                    break
+                except BackendError as error:
+                    time.sleep(call.pause(error))
+            call.completion = call.checked(answer)
+            call.completion = stages_of.finish(stages, call.completion, requests)
+            return call.completion
 
-    def _ended(self, call: _Call) -> None:
-        if call.completion is None:
-            raise ContractViolation(f"the stream of backend {self.ref.backend!r} ended without a completion")
+    async def _agenerate(self, asked: Request, stages: tuple[Stage, ...]) -> Completion:
+        requests = self._prepared(asked, stages)
+        with self._calling(requests) as call:
+            while True:
+                try:
+                    with self._errors():
+                        answer = await self.backend.agenerate(call.request)
+                    break
+                except BackendError as error:
+                    await asyncio.sleep(call.pause(error))
+            call.completion = call.checked(answer)
+            call.completion = stages_of.finish(stages, call.completion, requests)
+            return call.completion
 
-    @contextlib.contextmanager
-    def _call(self, request: Request) -> Iterator[_Call]:
-        call = _Call()
-        error: OsportError | None = None
-        try:
-            yield call
-        except OsportError as raised:
-            error = raised
-            raise
-        finally:
-            plugins = registry()
-            if plugins.observed and (call.completion is not None or error is not None):
-                seconds = time.perf_counter() - call.started
-                plugins.call_finished(CallRecord(self.ref, request, call.completion, error, seconds))
-
-    @contextlib.contextmanager
-    def _errors(self) -> Iterator[None]:
-        """Name backend and model in what is raised, and let nothing leave that is not of the tree."""
-        try:
-            yield
-        except UnsupportedFeature as error:
-            error.backend = self.ref.backend
-            error.alternatives = error.alternatives or tuple(
-                registry().offering(error.feature, besides=self.ref.backend)
-            )
-            raise
-        except BackendError as error:
-            error.backend = error.backend or self.ref.backend
-            error.model = error.model or self.ref.model
-            raise
-        except OsportError:
-            raise
-        except Exception as error:
+    def _engine_batch(
+        self, prompts: list[Prompt], stages: tuple[Stage, ...], options: CallOptions
+    ) -> list[Completion | OsportError]:
+        results: dict[int, Completion | OsportError] = {}
+        prepared: dict[int, tuple[Request, ...]] = {}
+        asked: dict[int, Request] = {}
+        for place, prompt in enumerate(prompts):
+            try:
+                asked[place] = self._asked(prompt, options)
+                prepared[place] = self._prepared(asked[place], stages)
+            except OsportError as error:
+                results[place] = error
+        with self._errors():
+            answers = self.backend.batch([requests[-1] for requests in prepared.values()]) if prepared else []
+        if len(answers) != len(prepared):
             raise ContractViolation(
-                f"backend {self.ref.backend!r} raised {type(error).__name__}: {error}; "
-                "a backend raises errors of osport.errors only"
-            ) from error
+                f"backend {self.ref.backend!r} answered {len(answers)} of a batch of {len(prepared)} requests"
+            )
+        for (place, requests), answer in zip(prepared.items(), answers, strict=True):
+            try:
+                with self._calling(requests) as call:
+                    if isinstance(answer, OsportError):
+                        with self._errors():
+                            raise answer
+                    call.completion = call.checked(answer)
+                    call.completion = results[place] = stages_of.finish(stages, call.completion, requests)
+            except OutputError as error:
+                try:
+                    results[place] = self._until_it_passes(asked[place], stages, failed=error)
+                except OsportError as last:
+                    results[place] = last
+            except OsportError as error:
+                results[place] = error
+        return [results[place] for place in range(len(prompts))]
+
+    def _finished_delta(
+        self, piece: object, call: Call, stages: tuple[Stage, ...], requests: tuple[Request, ...]
+    ) -> Delta:
+        delta = call.streamed(piece)
+        if delta.completion is None:
+            return delta
+        call.completion = delta.completion
+        call.completion = stages_of.finish(stages, delta.completion, requests)
+        return evolve(delta, completion=call.completion)
+
+    def _calling(self, requests: tuple[Request, ...]) -> contextlib.AbstractContextManager[Call]:
+        return observed(self.ref, requests[-1], self._retries)
+
+    def _errors(self) -> contextlib.AbstractContextManager[None]:
+        return errors_named(self.ref)
 
 
-class _Call:
-    """What is measured while a call runs."""
-
-    def __init__(self) -> None:
-        self.started = time.perf_counter()
-        self.first_piece: float | None = None
-        self.completion: Completion | None = None
+def _asked_again(stages: tuple[Stage, ...], asked: Request, error: OutputError, attempt: int) -> Request:
+    """What to ask instead; raises the error when no stage knows."""
+    request = stages_of.again(stages, asked, error, attempt)
+    if request is None:
+        raise error
+    return request
 
 
 def _name_of(backend: Backend) -> str:

@@ -1,17 +1,21 @@
 import asyncio
 import logging
 import threading
+import time
 
 import pytest
+from attrs import evolve
 
-from osport import Completion, ConstrainedOutput, Conversation, Delta, Message, Model, Request, Sampling
+from osport import Completion, ConstrainedOutput, Conversation, Delta, Message, Model, Request, Retries, Sampling, Tool
 from osport.core.stage import Stage
 from osport.errors import (
     BadRequest,
     BudgetExceeded,
     ConstraintViolated,
     ContractViolation,
+    RateLimited,
     ServerFault,
+    TimedOut,
     Truncated,
     UnsupportedFeature,
     UsageError,
@@ -71,6 +75,15 @@ def test_an_unknown_parameter_lists_the_known_ones():
         Model("echo:").generate("hi", temprature=1)
 
 
+def test_tools_thinking_and_logprobs_are_options_of_the_call_and_refused_where_they_would_be_dropped():
+    for option in ({"tools": [Tool("look_up")]}, {"thinking": True}, {"logprobs": 2}):
+        with pytest.raises(UnsupportedFeature) as caught:
+            Model(Scripted(None)).generate("hi", **option)
+        assert caught.value.feature == next(iter(option))
+    with pytest.raises(UsageError, match="logprobs"):
+        Model("echo:").generate("hi", logprobs=-1)
+
+
 def test_an_instance_takes_no_options():
     with pytest.raises(UsageError, match="slots"):
         Model(Scripted(None), slots=2)
@@ -98,12 +111,178 @@ def test_stages_prepare_downwards_and_finish_upwards():
             trail.append(f"prepare {self.name}")
             return request
 
-        def finish(self, completion):
+        def finish(self, completion, request, sent):
             trail.append(f"finish {self.name}")
             return completion
 
     Model("echo:", stages=[Step("a"), Step("b")], template=Step("t")).generate("hi", output=Step("o"))
     assert trail == [f"prepare {name}" for name in "abot"] + [f"finish {name}" for name in "toba"]
+
+
+def test_a_stage_finishes_with_the_request_it_was_given_and_the_one_that_was_sent():
+    seen = []
+
+    class Louder(Stage):
+        def prepare(self, request, capabilities):
+            return evolve(request, messages=[Message.user(request.messages[0].content + "!")])
+
+        def finish(self, completion, request, sent):
+            seen.append((request.messages[0].content, sent.messages[0].content, sent.sampling.top_k))
+            return completion
+
+    Model("echo:", stages=[Louder(), Louder()]).generate("hi")
+    assert seen == [("hi!", "hi!!", 0), ("hi", "hi!!", 0)]
+
+
+class AskAgain(Stage):
+    """Takes only "yes" for an answer, and asks twice more."""
+
+    def finish(self, completion, request, sent):
+        if completion.text != "yes":
+            raise ConstraintViolated("not yes", completion)
+        return completion
+
+    def again(self, request, error, attempt):
+        return evolve(request, sampling=Sampling(seed=attempt)) if attempt < 3 else None
+
+
+def test_an_answer_that_does_not_pass_is_asked_again_with_something_changed():
+    seeds = []
+
+    def answer(request):
+        seeds.append(request.sampling.seed)
+        return Completion("yes" if len(seeds) == 3 else "no", "stop")
+
+    assert Model(Scripted(answer), stages=[AskAgain()]).generate("hi").text == "yes"
+    assert seeds == [0, 1, 2]
+    seeds.clear()
+    assert asyncio.run(Model(Scripted(answer), stages=[AskAgain()]).agenerate("hi")).text == "yes"
+    assert seeds == [0, 1, 2]
+
+
+def test_asking_again_ends_when_no_stage_knows_what_else_to_ask():
+    asked = []
+
+    def no(request):
+        asked.append(request)
+        return Completion("no", "stop")
+
+    with pytest.raises(ConstraintViolated, match="not yes"):
+        Model(Scripted(no), stages=[AskAgain()]).generate("hi")
+    assert len(asked) == 3
+
+
+SOON = Retries(most=2, first_wait=0.01)
+
+
+def failing(times, error, then="ok"):
+    """A fake engine that fails a few times, and how often it was asked."""
+    asked = []
+
+    def act(request):
+        asked.append(request)
+        if len(asked) <= times:
+            raise error
+        return Completion(then, "stop")
+
+    return act, asked
+
+
+def test_a_failure_that_may_pass_is_tried_again():
+    act, asked = failing(2, ServerFault("for a moment"))
+    answer = Model(Scripted(act), retries=SOON).generate("hi")
+    assert (answer.text, len(asked)) == ("ok", 3)
+    act, asked = failing(2, ServerFault("for a moment"))
+    assert asyncio.run(Model(Scripted(act), retries=SOON).agenerate("hi")).text == "ok"
+
+
+@pytest.mark.parametrize(
+    ("error", "times"),
+    [(ServerFault("for good"), 3), (BadRequest("wrong"), 1), (TimedOut("too slow"), 1)],
+)
+def test_other_failures_are_raised(error, times):
+    act, asked = failing(9, error)
+    with pytest.raises(type(error)):
+        Model(Scripted(act), retries=SOON).generate("hi")
+    assert len(asked) == times
+
+
+def test_no_retry_begins_that_the_timeout_does_not_leave_room_for():
+    act, asked = failing(9, RateLimited("later", retry_after=5))
+    with pytest.raises(RateLimited):
+        Model(Scripted(act)).generate("hi", timeout=1)
+    assert len(asked) == 1
+
+
+def test_a_retry_waits_as_long_as_the_server_says():
+    act, _ = failing(1, RateLimited("later", retry_after=0.3))
+    started = time.perf_counter()
+    answer = Model(Scripted(act), retries=SOON).generate("hi")
+    assert time.perf_counter() - started >= 0.3
+    assert answer.latency < 0.2  # of the attempt that answered
+
+
+def test_a_stream_is_tried_again_only_before_its_first_piece():
+    asked = []
+
+    def act(request):
+        asked.append(request)
+        if len(asked) == 1:
+            raise ServerFault("at once")
+        yield Delta("a")
+        if len(asked) == 2:
+            raise ServerFault("in the middle")
+        yield Delta("", Completion("a", "stop"))
+
+    model = Model(Scripted(act, stream=True), retries=SOON)
+    with pytest.raises(ServerFault, match="in the middle"):
+        list(model.stream("hi"))
+    assert len(asked) == 2
+    assert [delta.text for delta in model.stream("hi")] == ["a", ""]
+
+    async def consume():
+        return [delta.text async for delta in model.astream("hi")]
+
+    asked.clear()
+    with pytest.raises(ServerFault, match="in the middle"):
+        asyncio.run(consume())
+    assert len(asked) == 2
+
+
+class OwnBatch(Backend):
+    """A fake engine with a batch of its own, in which one item fails and one answer does not conform."""
+
+    def __init__(self, answers):
+        super().__init__("own")
+        self.answers = answers
+
+    def capabilities(self):
+        return Capabilities(batch=True)
+
+    def generate(self, request):
+        return Completion("yes", "stop")
+
+    def batch(self, requests):
+        self.got = [request.messages[0].content for request in requests]
+        return self.answers
+
+
+def test_an_engines_own_batch_keeps_order_and_isolates_errors():
+    backend = OwnBatch([Completion("yes", "stop"), ServerFault("no"), Completion("maybe", "stop")])
+    prompts = ["a", [Message.assistant("cannot be continued")], "c", "d"]
+    answers = Model(backend, stages=[AskAgain()]).batch(prompts)
+    assert backend.got == ["a", "c", "d"]
+    assert [getattr(answer, "text", type(answer).__name__) for answer in answers] == [
+        "yes",
+        "UnsupportedFeature",
+        "ServerFault",
+        "yes",  # asked again alone
+    ]
+
+
+def test_an_engines_own_batch_must_answer_every_item():
+    with pytest.raises(ContractViolation, match="1 of a batch of 2"):
+        Model(OwnBatch([Completion("yes", "stop")])).batch(["a", "b"])
 
 
 def test_names_of_backend_and_model_are_filled_into_errors():

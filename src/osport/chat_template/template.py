@@ -186,7 +186,7 @@ class ChatTemplate(Stage):
         """
         return parse_answer(text, self.family, prompt=prompt, tools=tools)
 
-    def finish(self, completion: Completion) -> Completion:
+    def finish(self, completion: Completion, request: Request, sent: Request) -> Completion:
         """Part the reasoning from the answer where the backend left both in one text."""
         if completion.reasoning is not None or self.family is None or not self.family.reasoning:
             return completion

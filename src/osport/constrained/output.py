@@ -163,7 +163,7 @@ class ConstrainedOutput(Stage):
             raise UnsupportedFeature(f"constrained output of kind {kind}", engine or "this backend")
         return evolve(request, constraint=self._enforceable(engine)[0])
 
-    def finish(self, completion: Completion) -> Completion:
+    def finish(self, completion: Completion, request: Request | None = None, sent: Request | None = None) -> Completion:
         """The completion with its verified value in ``parsed``.
 
         Raises :class:`~osport.errors.Truncated` for an answer that was cut off,

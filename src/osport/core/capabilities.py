@@ -20,6 +20,8 @@ class Capabilities:
     ``constraint_engine``: who enforces them, which decides what a JSON Schema may contain
     (``llguidance``, ``llama.cpp-gbnf``, or a name of the backend's own).
     ``enforced_by``: the label that a constrained answer of this backend carries.
+    ``score``: whether ``Backend.score`` gives log-probabilities of given continuations. ``batch``: whether
+    ``Backend.batch`` is the engine's own, better than many calls at once.
     """
 
     chat: bool = True
@@ -34,6 +36,9 @@ class Capabilities:
     tools: bool = False
     thinking: bool = False
     images: bool = False
+    logprobs: bool = False
+    score: bool = False
+    batch: bool = False
 
 
 def negotiate(request: Request, capabilities: Capabilities, *, backend: str, stream: bool = False) -> Request:
@@ -54,6 +59,7 @@ def negotiate(request: Request, capabilities: Capabilities, *, backend: str, str
         ),
         ("thinking", request.thinking is not None, capabilities.thinking),
         ("images", any(m.images for m in request.messages), capabilities.images),
+        ("logprobs", request.logprobs is not None, capabilities.logprobs),
         ("stream", stream, capabilities.stream),
     )
     for feature, asked, able in needs:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypedDict, runtime_checkable
 
 from attrs import evolve, fields
 
-from osport.core.types import Message, Request, Sampling
+from osport.core.types import Message, Request, Sampling, Thinking, Tool
 from osport.errors import UsageError
 
-__all__ = ["AsRequest", "Prompt", "to_request"]
+__all__ = ["AsRequest", "CallOptions", "Prompt", "to_request"]
 
 
 @runtime_checkable
@@ -26,10 +26,36 @@ Prompt = str | Message | Sequence[Message] | Request | AsRequest
 """A user's text, a message, a conversation, or a whole request."""
 
 
-def to_request(prompt: Prompt, timeout: float | None = None, sampling: Mapping[str, Any] | None = None) -> Request:
-    """The request, with the call's sampling laid over the request's own.
+class CallOptions(TypedDict, total=False):
+    """What a call may say beside its prompt: the fields of :class:`~osport.Sampling`, and of
+    :class:`~osport.Request` those that are no part of the conversation. They win over a request's own."""
 
-    Raises :class:`~osport.errors.UsageError` for what is neither, and for an unknown parameter by name.
+    max_tokens: int
+    temperature: float
+    top_p: float
+    top_k: int
+    min_p: float
+    repeat_penalty: float
+    presence_penalty: float
+    frequency_penalty: float
+    seed: int
+    stop: Sequence[str]
+    timeout: float | None
+    tools: Sequence[Tool]
+    tool_choice: str
+    parallel_tools: bool
+    thinking: Thinking
+    logprobs: int | None
+
+
+SAMPLING = tuple(f.name for f in fields(Sampling))
+BESIDE_SAMPLING = ("timeout", "tools", "tool_choice", "parallel_tools", "thinking", "logprobs")
+
+
+def to_request(prompt: Prompt, options: CallOptions | None = None) -> Request:
+    """The request, with the call's options laid over the request's own.
+
+    Raises :class:`~osport.errors.UsageError` for what is neither, and for an unknown option by name.
     """
     if isinstance(prompt, str):
         prompt = [Message.user(prompt)]
@@ -45,10 +71,11 @@ def to_request(prompt: Prompt, timeout: float | None = None, sampling: Mapping[s
         if wrong:
             raise UsageError(f"a conversation holds osport.Message objects, not {wrong[0]!r}")
         request = Request(messages)
-    names = [f.name for f in fields(Sampling)]
-    unknown = sorted(set(sampling or ()) - set(names))
+    given: Mapping[str, Any] = options or {}
+    unknown = sorted(set(given) - {*SAMPLING, *BESIDE_SAMPLING})
     if unknown:
-        raise UsageError(f"unknown sampling parameter {unknown[0]!r}; there are: {', '.join(names)}")
-    if sampling:
+        raise UsageError(f"unknown parameter {unknown[0]!r}; there are: {', '.join((*SAMPLING, *BESIDE_SAMPLING))}")
+    if sampling := {name: given[name] for name in SAMPLING if name in given}:
         request = evolve(request, sampling=evolve(request.sampling, **sampling))
-    return evolve(request, timeout=timeout) if timeout is not None else request
+    beside = {name: given[name] for name in BESIDE_SAMPLING if given.get(name) is not None}
+    return evolve(request, **beside) if beside else request

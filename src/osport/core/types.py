@@ -17,7 +17,9 @@ __all__ = [
     "Completion",
     "Constraint",
     "ConstraintKind",
+    "ContinuationScore",
     "Delta",
+    "Determinism",
     "Enforcement",
     "FinishReason",
     "Message",
@@ -25,6 +27,7 @@ __all__ = [
     "Role",
     "Sampling",
     "Thinking",
+    "TokenLogprob",
     "Tool",
     "ToolCall",
     "Usage",
@@ -34,6 +37,10 @@ Role = Literal["system", "user", "assistant", "tool"]
 FinishReason = Literal["stop", "length", "tool_calls", "refusal", "error", "unknown"]
 ConstraintKind = Literal["json_schema", "choice", "regex", "grammar"]
 EnforcedBy = Literal["sampling", "server", "prompt", "none"]
+Determinism = Literal["exact_replay", "seeded", "best_effort", "none"]
+"""What the same request gives again: the recorded answer itself, the same tokens on this engine and machine,
+most likely the same ones, or no promise."""
+LogprobsFrom = Literal["model", "sampler"]
 
 
 def _strings(values: Iterable[str] | None) -> tuple[str, ...] | None:
@@ -226,7 +233,8 @@ class Request:
 
     ``timeout`` in seconds, None: the backend's own limit. ``item_id`` names the item of a golden set
     that the request came from; no engine sees it, recorded answers are found by it. ``tool_choice`` is
-    ``auto``, ``required``, ``none`` or the name of a tool.
+    ``auto``, ``required``, ``none`` or the name of a tool. ``logprobs`` asks for the log-probability of
+    every token of the answer, and of this many of its likeliest alternatives.
     """
 
     messages: tuple[Message, ...] = field(default=(), converter=_messages)
@@ -239,8 +247,11 @@ class Request:
     tool_choice: str = "auto"
     parallel_tools: bool = True
     thinking: Thinking = None
+    logprobs: int | None = None
 
     def __attrs_post_init__(self) -> None:
+        if self.logprobs is not None and not (_whole(self.logprobs) and self.logprobs >= 0):
+            raise UsageError(f"logprobs={self.logprobs!r}: a whole number of at least 0 (0: the chosen tokens alone)")
         if bool(self.messages) == (self.prompt is not None):
             raise UsageError("a request takes either messages or a raw prompt, not both and not neither")
         if self.timeout is not None and self.timeout <= 0:
@@ -277,10 +288,34 @@ class Enforcement:
 
 
 @frozen
+class TokenLogprob:
+    """One token of an answer: its text, its natural log-probability, and the likeliest tokens of that place."""
+
+    token: str
+    logprob: float
+    top: Mapping[str, float] = field(factory=dict)
+
+
+@frozen
+class ContinuationScore:
+    """How likely a model finds one continuation of a prompt, token by token."""
+
+    text: str
+    tokens: tuple[TokenLogprob, ...]
+
+    @property
+    def logprob(self) -> float:
+        """The natural log-probability of the whole continuation: the sum over its tokens."""
+        return math.fsum(token.logprob for token in self.tokens)
+
+
+@frozen
 class Completion:
     """One answer. ``latency`` and ``ttft`` (time to first token) are seconds on the client's clock.
 
-    ``effective`` holds what the engine was really sent, parameter by parameter.
+    ``effective`` holds what the engine was really sent, parameter by parameter. ``logprobs`` are there when
+    the request asked for them; ``logprobs_from`` tells whether they are those of the ``model``, before mask,
+    temperature and filters, or of the ``sampler``, after them.
     """
 
     text: str
@@ -296,6 +331,9 @@ class Completion:
     latency: float = 0.0
     ttft: float | None = None
     request_id: str | None = None
+    logprobs: tuple[TokenLogprob, ...] | None = None
+    logprobs_from: LogprobsFrom | None = None
+    determinism: Determinism = "none"
 
 
 @frozen

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from osport.core.retries import Retries
 from osport.evals.compare import Comparison, compare
 from osport.evals.golden import GoldenItem, GoldenSet
 from osport.evals.record import ItemResult, RunRecord
-from osport.evals.runner import Retries, run_arm
+from osport.evals.runner import run_arm
 from osport.evals.scorers import scorer
 
 __all__ = [

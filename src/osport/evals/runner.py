@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import queue
-import random
 import shutil
 import sys
 import threading
@@ -11,9 +10,10 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from attrs import evolve, field, frozen, validators
+from attrs import evolve
 from tqdm import tqdm
 
+from osport.core.retries import Retries
 from osport.core.types import Completion
 from osport.errors import (
     AuthFailed,
@@ -27,28 +27,9 @@ from osport.evals.record import ItemResult, RunRecord
 from osport.evals.scorers import is_right
 from osport.plugin.hookspecs import ScorerSpec
 
-__all__ = ["Retries", "run_arm"]
+__all__ = ["run_arm"]
 
 Ask = Callable[[GoldenItem], Completion]
-
-
-@frozen
-class Retries:
-    """How often a retryable :class:`~osport.errors.BackendError` is tried again, and how long after.
-
-    The wait doubles from ``first_wait`` seconds up to ``longest_wait``, with up to a quarter of
-    jitter; a server's ``retry_after`` is honoured, up to ``longest_wait``.
-    """
-
-    most: int = field(default=3, validator=validators.ge(0))
-    first_wait: float = field(default=1.0, validator=validators.ge(0))
-    longest_wait: float = field(default=60.0, validator=validators.ge(0))
-
-    def wait(self, attempt: int, error: BackendError) -> float:
-        """Seconds to wait after failed attempt number ``attempt`` (from 1)."""
-        # Jitter keeps parallel calls from coming back all at once; nothing secret hangs on it.
-        growing: float = self.first_wait * 2 ** (attempt - 1) * random.uniform(1, 1.25)  # noqa: S311
-        return min(max(growing, error.retry_after or 0), self.longest_wait)
 
 
 def run_arm(

@@ -14,8 +14,8 @@ from attrs import field, frozen, validators
 
 from osport.core.capabilities import Capabilities
 from osport.core.facts import ModelFacts
-from osport.core.types import Completion, Delta, Message, Request
-from osport.errors import UnsupportedFeature
+from osport.core.types import Completion, ContinuationScore, Delta, Message, Request
+from osport.errors import OsportError, UnsupportedFeature
 
 __all__ = ["Backend", "BackendSpec"]
 
@@ -33,8 +33,9 @@ class Backend:
 
     features: ClassVar[frozenset[str]] = frozenset()
     """What this backend can do for at least one model, so that errors can name alternatives: of
-    ``chat``, ``raw_prompt``, ``prefill``, ``tools``, ``stream``, ``count_tokens``, the constraint kinds
-    (``json_schema``, ``choice``, ``regex``, ``grammar``) and the sampling parameters."""
+    ``chat``, ``raw_prompt``, ``prefill``, ``tools``, ``thinking``, ``images``, ``stream``, ``count_tokens``,
+    ``logprobs``, ``score``, the constraint kinds (``json_schema``, ``choice``, ``regex``, ``grammar``) and the
+    sampling parameters."""
 
     def __init__(self, model: str, **options: object) -> None:
         self.model = model
@@ -67,6 +68,20 @@ class Backend:
     def count_tokens(self, messages: Sequence[Message]) -> int:
         """Prompt tokens of these messages after the chat template."""
         raise UnsupportedFeature("counting tokens", type(self).__name__)
+
+    def score(self, request: Request, continuations: Sequence[str]) -> tuple[ContinuationScore, ...]:
+        """The log-probability of each continuation after the prompt of ``request``, every token of it counted.
+
+        They are those of the model itself: no temperature, no filter, no constraint.
+        """
+        raise UnsupportedFeature("score", type(self).__name__)
+
+    def batch(self, requests: Sequence[Request]) -> list[Completion | OsportError]:
+        """Answer all requests in the engine's own batch; one completion or one error for each, in order.
+
+        Called only where ``capabilities`` declares ``batch``.
+        """
+        raise UnsupportedFeature("batch", type(self).__name__)
 
     def close(self) -> None:
         """Release the engine. Closing twice is harmless."""

@@ -16,6 +16,7 @@ from attrs import evolve, frozen
 from osport.chat_template import ChatTemplate
 from osport.constrained import ConstrainedOutput
 from osport.core.facts import Fact, ModelFacts
+from osport.core.retries import Retries
 from osport.core.types import Completion, Sampling
 from osport.errors import TemplateError, UsageError
 from osport.evals.golden import GoldenItem, GoldenSet, read_file
@@ -65,7 +66,8 @@ def open_arm(arm: Arm, plan: Plan, examples: GoldenSet | None) -> Iterator[OpenA
         facts["template_sha256"] = Fact(template.hash, template.source)
     way = prompting(arm, plan, examples.items if examples else ())
     output = schema_of(plan, arm.output)
-    with Model(str(arm.model), template=template, **arm.options) as model:
+    # The runner tries again, and counts it.
+    with Model(str(arm.model), template=template, retries=Retries(most=0), **arm.options) as model:
         sampling = way.request("").sampling.filled().given
         settings["sampling"] = {name: sampling[name] for name in sorted(model.capabilities.sampling & sampling.keys())}
 
