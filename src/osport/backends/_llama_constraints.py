@@ -10,8 +10,10 @@ from osport.constrained.dialects import to_gbnf_choice, to_llguidance
 from osport.core.types import Constraint, ConstraintKind, Enforcement, Request
 from osport.errors import UnsupportedFeature, UsageError
 
-__all__ = ["checked_gbnf", "compiled", "constraint_fields", "enforcement_of", "refuse_stop_strings"]
+__all__ = ["GBNF", "checked_gbnf", "compiled", "constraint_fields", "enforcement_of", "refuse_stop_strings"]
 
+GBNF = "llama.cpp-gbnf"
+"""llama.cpp's own grammar engine, as ``Constraint.engine`` names it."""
 LLGUIDANCE_MARK = "%llguidance"
 
 
@@ -24,16 +26,17 @@ def constraint_fields(constraint: Constraint | None, *, embedded: bool) -> dict[
     """
     if constraint is None:
         return {}
-    if constraint.kind == "grammar":
+    native = not embedded or constraint.engine == GBNF
+    if constraint.kind == "grammar" and constraint.engine in (None, GBNF):
         return {"grammar": checked_gbnf(constraint.value)}
-    if embedded:
+    if not native:
         return {"grammar": compiled(constraint)}
     if constraint.kind == "json_schema":
         return {"json_schema": constraint.value}
     if constraint.kind == "choice":
         return {"grammar": to_gbnf_choice(constraint.value)}
     raise UnsupportedFeature(
-        f"constrained output of kind {constraint.kind}", "llama_server", reason="a server by URL has no engine for it"
+        f"constrained output of kind {constraint.kind}", "llama_server", reason="llama.cpp itself has no engine for it"
     )
 
 
@@ -71,6 +74,7 @@ def enforcement_of(constraint: Constraint | None, *, engine: str) -> Enforcement
     if constraint is None:
         return Enforcement()
     if not engine:
-        return Enforcement("server", "llama.cpp-gbnf")
-    how = "llama.cpp-gbnf" if constraint.kind == "grammar" else "llguidance"
+        return Enforcement("server", GBNF)
+    native = constraint.engine == GBNF or (constraint.kind == "grammar" and constraint.engine is None)
+    how = GBNF if native else "llguidance"
     return Enforcement("sampling", f"{how} in {engine}")

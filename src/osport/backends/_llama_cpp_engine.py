@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from osport.constrained.masks import LlguidanceMask, llama_tokenizer
-from osport.core.types import Sampling
+from osport.constrained.masks import ModelMasks, TokenMask
+from osport.constrained.vocabulary import llama_vocabulary
+from osport.core.types import Constraint, Sampling
 from osport.errors import BackendError, BadRequest, MissingDependency, ServerFault
 
 __all__ = ["LlamaCppEngine", "import_llama_cpp"]
@@ -59,25 +60,22 @@ class MaskedLogits:
     So nothing is raised here: the fault is kept, only the end is allowed, and the loop raises.
     """
 
-    def __init__(self, mask: LlguidanceMask, ends: list[int]) -> None:
+    def __init__(self, mask: TokenMask, ends: list[int]) -> None:
         self.mask = mask
         self.calls = 0
         self.fault: BaseException | None = None
         self._ends = ends
 
     def __call__(self, token_ids: Any, scores: Any) -> Any:
-        import numpy as np
-
-        # What the engine hands over is a strided view; the mask wants one plain row.
-        row = np.array(scores, dtype=np.float32)
         self.calls += 1
         try:
-            self.mask.apply(row)
+            self.mask.apply(scores)
         except BaseException as fault:  # noqa: BLE001 - raised again by the loop, outside the callback
             self.fault = fault
-            row.fill(-np.inf)
-            row[self._ends] = 0.0
-        return row
+            scores.fill(-float("inf"))
+            scores[self._ends] = 0.0
+        # The very row that came in: the package then copies nothing back.
+        return scores
 
     def advance(self, token: int, produced: int, *, ended: bool) -> bool:
         """Take the sampled token; True when the answer is complete. Raises what went wrong in the callback."""
@@ -100,9 +98,8 @@ class LlamaCppEngine:
 
     def __init__(self, path: Path, *, context: int, threads: int, gpu_layers: int) -> None:
         self._package = import_llama_cpp()
-        # Made for the first constrained answer: both walk the whole vocabulary.
-        self._tokenizer: Any = None
-        self._ends: list[int] = []
+        # Made for the first constrained answer: it walks the whole vocabulary.
+        self._masks: ModelMasks | None = None
         _log.clear()
         try:
             with _host_output_untouched(self._package):
@@ -146,12 +143,11 @@ class LlamaCppEngine:
         self._package.llama_sampler_free(sampler)
         return self._package.LlamaGrammar.from_string(gbnf, verbose=False)
 
-    def masked(self, grammar: str) -> MaskedLogits:
-        """The processor for one answer under llguidance's Lark text."""
-        if self._tokenizer is None:
-            self._tokenizer = llama_tokenizer(self._llama)
-            self._ends = [token for token in range(self._llama.n_vocab()) if self.is_end(token)]
-        return MaskedLogits(LlguidanceMask(grammar, self._tokenizer), self._ends)
+    def masked(self, constraint: Constraint) -> MaskedLogits:
+        """The processor for one answer under a constraint."""
+        if self._masks is None:
+            self._masks = ModelMasks(llama_vocabulary(self._llama))
+        return MaskedLogits(self._masks.mask(constraint), list(self._masks.vocabulary.ends))
 
     def is_end(self, token: int) -> bool:
         """Whether the token ends the generation."""
@@ -195,7 +191,6 @@ class LlamaCppEngine:
 
     def close(self) -> None:
         """Free model and context. Nothing may be called afterwards."""
-        self._tokenizer = None
         self._llama.close()
 
 

@@ -14,11 +14,12 @@ from importlib.util import find_spec
 from typing import Any, ClassVar
 
 from osport.backends._gguf_model import GgufModel
-from osport.backends._llama_constraints import checked_gbnf, compiled, refuse_stop_strings
+from osport.backends._llama_constraints import GBNF, checked_gbnf, refuse_stop_strings
 from osport.backends._llama_cpp_engine import LAST_TOKENS, LlamaCppEngine
 from osport.backends._one_at_a_time import OneAtATime
 from osport.backends._options import check_number, check_seconds, check_switch, default_threads, refuse_unknown
 from osport.backends._token_text import TokenText
+from osport.constrained.engines import DEFAULT_ENGINE, ENGINES, engine_named
 from osport.core.types import Constraint, FinishReason, Sampling
 from osport.errors import ContextOverflow, MissingDependency, TemplateError, TimedOut, UsageError
 from osport.plugin import (
@@ -37,7 +38,7 @@ from osport.plugin import (
 __all__ = ["LlamaCppBackend"]
 
 NAME = "llama_cpp"
-KINDS: frozenset[str] = frozenset({"json_schema", "choice", "regex", "grammar"})
+KINDS: frozenset[str] = frozenset({"json_schema", "choice", "regex", "grammar", "tools"})
 
 
 class LlamaCppBackend(Backend):
@@ -91,7 +92,8 @@ class LlamaCppBackend(Backend):
             stream=True,
             count_tokens=True,
             constraints=KINDS,
-            constraint_engine="llguidance",
+            constraint_engine=DEFAULT_ENGINE,
+            constraint_engines=frozenset(ENGINES),
             enforced_by="sampling",
         )
 
@@ -149,7 +151,7 @@ class LlamaCppBackend(Backend):
         refuse_stop_strings(request)
         sampling = request.sampling.filled()
         prompt_text = request.prompt if request.prompt is not None else self._rendered(request.messages)
-        lark, gbnf = _grammars(request.constraint)
+        gbnf = _native(request.constraint)
         with self._queue.turn(timeout):
             with self._queue.step():
                 engine = self._engine()
@@ -158,7 +160,7 @@ class LlamaCppBackend(Backend):
                 if not self._prompt_cache:
                     engine.forget()
                 cached = engine.cached(prompt)
-                masked = engine.masked(lark) if lark else None
+                masked = engine.masked(request.constraint) if request.constraint is not None and not gbnf else None
                 grammar = engine.grammar(gbnf) if gbnf else None
                 tokens = iter(engine.tokens(prompt, sampling, masked=masked, grammar=grammar))
             text = TokenText(sampling.stop or ())
@@ -193,7 +195,7 @@ class LlamaCppBackend(Backend):
             backend=NAME,
             usage=Usage(prompt_tokens=len(prompt), completion_tokens=produced, cached_tokens=cached),
             enforcement=_enforcement(request.constraint),
-            effective=self._effective(sampling, limit, lark or gbnf),
+            effective=self._effective(sampling, limit, request.constraint),
             latency=time.perf_counter() - started,
             ttft=first,
         )
@@ -223,7 +225,7 @@ class LlamaCppBackend(Backend):
         text: str = self._template.render(messages, continue_final=messages[-1].role == "assistant").text
         return text
 
-    def _effective(self, sampling: Sampling, limit: int, grammar: str) -> dict[str, Any]:
+    def _effective(self, sampling: Sampling, limit: int, constraint: Constraint | None) -> dict[str, Any]:
         """What was sent, in osport's words; where the context cut ``max_tokens`` short, both numbers."""
         parameters = LlamaCppEngine.parameters(sampling)
         cut = {"max_tokens_asked": sampling.max_tokens} if limit != sampling.max_tokens else {}
@@ -239,30 +241,23 @@ class LlamaCppBackend(Backend):
             "seed": sampling.seed,
             "stop": list(sampling.stop or ()),
             "cache_prompt": self._prompt_cache,
-            **({"grammar": grammar} if grammar else {}),
+            **({"constraint": {constraint.kind: constraint.value}} if constraint is not None else {}),
         }
 
 
-def _grammars(constraint: Constraint | None) -> tuple[str, str]:
-    """The constraint as a text for llguidance, or, if it is GBNF, for llama.cpp; empty where there is none."""
-    if constraint is None:
-        return "", ""
-    if constraint.kind == "grammar":
-        return "", checked_gbnf(constraint.value)
-    return compiled(constraint), ""
-
-
-@functools.cache
-def _mask_name() -> str:
-    return f"llguidance {version('llguidance')}"
+def _native(constraint: Constraint | None) -> str:
+    """The constraint as a text for llama.cpp itself: GBNF, unless a mask engine was asked for by name."""
+    if constraint is None or constraint.kind != "grammar" or constraint.engine not in (None, GBNF):
+        return ""
+    return checked_gbnf(constraint.value)
 
 
 def _enforcement(constraint: Constraint | None) -> Enforcement:
     if constraint is None:
         return Enforcement()
-    if constraint.kind == "grammar":
-        return Enforcement("sampling", f"llama.cpp-gbnf in {_engine_name()}")
-    return Enforcement("sampling", _mask_name())
+    if _native(constraint):
+        return Enforcement("sampling", f"{GBNF} in {_engine_name()}")
+    return Enforcement("sampling", engine_named(constraint.engine or DEFAULT_ENGINE).version())
 
 
 @functools.cache

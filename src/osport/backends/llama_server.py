@@ -13,7 +13,7 @@ from attrs import frozen
 
 from osport.backends._embedded_server import EmbeddedServer, Endpoint, Settings, engine_name
 from osport.backends._gguf_model import GgufModel
-from osport.backends._llama_constraints import constraint_fields, enforcement_of, refuse_stop_strings
+from osport.backends._llama_constraints import GBNF, constraint_fields, enforcement_of, refuse_stop_strings
 from osport.backends._llama_http import Answer, LlamaHttp, sampling_fields, wire_messages
 from osport.backends._options import check_number, check_seconds, check_switch, default_threads, refuse_unknown
 from osport.errors import BadResponse, ServerFault, TemplateError, Unreachable, UsageError
@@ -34,7 +34,7 @@ NAME = "llama_server"
 KEY_VARIABLE = "LLAMA_API_KEY"
 # Of the embedded engine's options; context and threads depend on the model and the machine.
 DEFAULTS: dict[str, object] = {"slots": 1, "port": 0, "startup_timeout": 120.0}
-EMBEDDED_KINDS: frozenset[str] = frozenset({"json_schema", "choice", "regex", "grammar"})
+EMBEDDED_KINDS: frozenset[str] = frozenset({"json_schema", "choice", "regex", "grammar", "tools"})
 REMOTE_KINDS: frozenset[str] = frozenset({"json_schema", "choice", "grammar"})
 
 
@@ -127,7 +127,8 @@ class LlamaServerBackend(Backend):
             stream=True,
             count_tokens=True,
             constraints=EMBEDDED_KINDS if embedded else REMOTE_KINDS,
-            constraint_engine="llguidance" if embedded else "llama.cpp-gbnf",
+            constraint_engine="llguidance" if embedded else GBNF,
+            constraint_engines=frozenset({"llguidance", GBNF} if embedded else {GBNF}),
             enforced_by="sampling" if embedded else "server",
         )
 

@@ -1,116 +1,147 @@
-"""The token mask of one constrained answer, for engines whose logits osport sees in process.
+"""The token masks of one model, for engines whose logits osport sees in process.
 
-A mask belongs to one request. None of its methods may raise inside an engine's callback without
-the engine being told: llama-cpp-python swallows such an exception and goes on unconstrained.
+Everything here works on a copy of the model's vocabulary. No pointer into the model is kept, so a mask
+that outlives its model is harmless.
 """
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from osport.errors import BackendError, MissingDependency, UsageError
+from osport.constrained.engines import DEFAULT_ENGINE, engine_named
+from osport.constrained.protocol import Compiled, Matcher
+from osport.constrained.vocabulary import Vocabulary
+from osport.core.types import Constraint
+from osport.errors import BackendError, UsageError
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["LlguidanceMask", "llama_tokenizer"]
+__all__ = ["ModelMasks", "TokenMask"]
 
-MISSING = MissingDependency("llguidance", "constrained")
-
-
-def llama_tokenizer(model: Any) -> Any:
-    """The llguidance tokenizer of a loaded ``llama_cpp.Llama``; every end-of-generation token ends an answer.
-
-    Costs about 0.4 s for 49,000 tokens and 2 s for 262,000: build it once a model and keep it beside
-    the model. It holds a pointer into the model's vocabulary, so no mask may be used after the model is closed.
-    """
-    try:
-        from llguidance.llamacpp import lltokenizer_from_vocab
-    except ImportError as error:
-        raise MISSING from error
-    import llama_cpp
-
-    vocabulary = llama_cpp.llama_model_get_vocab(model._model.model)
-    size = llama_cpp.llama_vocab_n_tokens(vocabulary)
-    ends = [token for token in range(size) if llama_cpp.llama_vocab_is_eog(vocabulary, token)]
-    if not ends:
-        raise UsageError("no token of the model's vocabulary ends an answer")
-    return lltokenizer_from_vocab(vocabulary, eos_token=ends)
+MAX_COMPILED = 64
+# Above this share of the vocabulary a list of tokens costs more than a table over all of them.
+SPARSE = 8
 
 
-@attrs.define(init=False, eq=False)
-class LlguidanceMask:
-    """What may come next, kept by llguidance over the tokens that came so far.
+@attrs.define(eq=False)
+class ModelMasks:
+    """Masks over the vocabulary of one model; what was compiled is kept, the oldest goes first."""
 
-    ``grammar`` is llguidance's Lark text, see :func:`osport.constrained.dialects.to_llguidance`.
-    For every token: :meth:`apply` to the logits, sample, :meth:`advance` with what was sampled.
+    vocabulary: Vocabulary
+    _compiled: dict[tuple[str, str, str], Compiled] = attrs.field(init=False, factory=dict)
+
+    def mask(self, constraint: Constraint) -> TokenMask:
+        """The mask of one answer, by the engine that the constraint names (llguidance where it names none).
+
+        Raises :class:`~osport.errors.UnsupportedFeature` for what the engine would not enforce,
+        :class:`~osport.errors.UsageError` for an engine that osport does not know.
+        """
+        name = constraint.engine or DEFAULT_ENGINE
+        key = (name, constraint.kind, json.dumps(constraint.value))
+        compiled = self._compiled.pop(key, None)
+        if compiled is None:
+            compiled = engine_named(name).compile(constraint, self.vocabulary)
+        self._compiled[key] = compiled
+        while len(self._compiled) > MAX_COMPILED:
+            self._compiled.pop(next(iter(self._compiled)))
+        return TokenMask(compiled.start(), self.vocabulary)
+
+
+class TokenMask:
+    """What may come next in one answer.
+
+    For every token: :meth:`apply` to the logits, sample, :meth:`advance` with what was sampled. A mask belongs
+    to one request and must see each token once, in order: no drafted ones that may be taken back.
     The answer is complete when :attr:`is_accepting` holds, whatever reason the engine gives for its end.
     """
 
-    _matcher: Any
-    _bits: NDArray[np.int32]
-    _table: NDArray[np.float32]
-    _penalties: NDArray[np.float32]
-    _size: int
-
-    def __init__(self, grammar: str, tokenizer: Any) -> None:
-        try:
-            import llguidance
-        except ImportError as error:
-            raise MISSING from error
+    def __init__(self, matcher: Matcher, vocabulary: Vocabulary) -> None:
         import numpy as np
 
-        self._matcher = llguidance.LLMatcher(tokenizer, grammar, log_level=0)
-        # The constructor does not raise: unasked, a refused matcher allows only the end, and the answer is empty.
-        if self._matcher.is_error():
-            raise UsageError(f"llguidance does not take the grammar: {self._matcher.get_error()}")
-        self._size = tokenizer.vocab_size
-        self._bits = np.zeros((self._size + 31) // 32, dtype=np.int32)
-        bits_of_bytes = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little")
-        self._table = np.where(bits_of_bytes == 1, np.float32(0), np.float32(-np.inf))
-        self._penalties = np.empty((len(self._bits) * 4, 8), dtype=np.float32)
+        self._matcher = matcher
+        self._size = len(vocabulary.pieces)
+        self._bits = np.zeros(vocabulary.words, dtype=np.int32)
+        # A token has one bit; those beyond the vocabulary, in the last number, are never asked for.
+        self._places = np.arange(32, dtype=np.intp)
+        self._table: NDArray[np.float32] | None = None
+        self._failed = ""
 
     def apply(self, scores: NDArray[np.float32]) -> None:
-        """Set every forbidden logit to minus infinity, in place.
+        """Set every forbidden logit to minus infinity, in place; allowed ones keep their value.
 
-        ``scores`` is one row of logits: float32, contiguous, at least as long as the vocabulary.
-        Raises :class:`~osport.errors.BackendError` when the matcher failed, and leaves the scores alone then.
+        ``scores`` is one row of float32 logits, strided or not, at least as long as the vocabulary.
+        Raises :class:`~osport.errors.BackendError` when the engine failed, or when it allows no token at all;
+        the scores are as they were then.
         """
         import numpy as np
 
-        if scores.dtype != np.float32 or scores.ndim != 1 or not scores.flags.c_contiguous:
-            raise UsageError("scores must be one contiguous row of float32")
+        if scores.dtype != np.float32 or scores.ndim != 1:
+            raise UsageError("scores must be one row of float32")
         if len(scores) < self._size:
             raise UsageError(f"{len(scores)} scores for a vocabulary of {self._size} tokens")
-        self._matcher.unsafe_compute_mask_ptr(self._bits.ctypes.data, self._bits.nbytes)
-        self._check()
-        # Eight tokens a byte, looked up as what to add to their logits: far cheaper than a branch for each.
-        np.take(self._table, self._bits.view(np.uint8), axis=0, out=self._penalties, mode="clip")
-        scores[: self._size] += self._penalties.reshape(-1)[: self._size]
-        scores[self._size :] = -np.inf
+        if self._failed:
+            raise BackendError(f"the constraint failed midway: {self._failed}")
+        self._matcher.fill(self._bits)
+        some = np.flatnonzero(self._bits)
+        if not len(some):
+            raise BackendError("the constraint failed midway: it allows no token, not even the end")
+        if len(some) * SPARSE < len(self._bits):
+            allowed = self._tokens(some, self._bits)
+            kept = scores[allowed]
+            scores.fill(-np.inf)
+            scores[allowed] = kept
+            return
+        lacking = np.flatnonzero(self._bits != -1)
+        if len(lacking) * SPARSE < len(self._bits):
+            scores[self._tokens(lacking, ~self._bits)] = -np.inf
+        else:
+            self._add_penalties(scores)
+        if len(scores) > self._size:
+            scores[self._size :] = -np.inf
 
     def advance(self, token: int) -> None:
         """Take the token that was sampled.
 
         Raises :class:`~osport.errors.BackendError` for a token that the mask had forbidden.
         """
-        if not self._matcher.consume_token(token):
-            why = self._matcher.get_error()
-            raise BackendError(f"the engine sampled token {token}, which the constraint forbids: {why}")
+        if not self._matcher.advance(token):
+            self._failed = f"the engine sampled token {token}, which the constraint forbids"
+            raise BackendError(self._failed)
+
+    def rollback(self, tokens: int) -> None:
+        """Undo the last tokens."""
+        self._matcher.rollback(tokens)
 
     @property
     def is_accepting(self) -> bool:
         """Whether the answer may end here as a complete one."""
-        return bool(self._matcher.is_accepting())
+        return not self._failed and self._matcher.is_accepting
 
     @property
     def is_stopped(self) -> bool:
         """Whether nothing but the end may follow; also true after a failure."""
-        return bool(self._matcher.is_stopped())
+        return bool(self._failed) or self._matcher.is_stopped
 
-    def _check(self) -> None:
-        if self._matcher.is_error():
-            raise BackendError(f"the constraint failed midway: {self._matcher.get_error()}")
+    def _tokens(self, words: NDArray[np.intp], bits: NDArray[np.int32]) -> NDArray[np.intp]:
+        """The tokens whose bits are set in some numbers of a mask."""
+        import numpy as np
+
+        flags = np.unpackbits(bits[words].view(np.uint8), bitorder="little").view(np.bool_)
+        tokens = (words[:, None] * 32 + self._places).reshape(-1)[flags]
+        return tokens if len(tokens) and tokens[-1] < self._size else tokens[tokens < self._size]
+
+    def _add_penalties(self, scores: NDArray[np.float32]) -> None:
+        """Eight tokens a byte, looked up as what to add to their logits: far cheaper than a branch for each."""
+        import numpy as np
+
+        if self._table is None:
+            bits_of_bytes = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little")
+            self._table = np.where(bits_of_bytes == 1, np.float32(0), np.float32(-np.inf))
+            self._penalties: Any = np.empty((len(self._bits) * 4, 8), dtype=np.float32)
+        np.take(self._table, self._bits.view(np.uint8), axis=0, out=self._penalties, mode="clip")
+        scores[: self._size] += self._penalties.reshape(-1)[: self._size]

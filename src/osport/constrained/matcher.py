@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Any
 
-from osport.constrained.engines import Compiled, Matcher
+from osport.constrained.protocol import Compiled, Matcher
 from osport.constrained.vocabulary import Vocabulary
 
 __all__ = ["OutputMatcher"]

@@ -17,7 +17,8 @@ from osport.constrained.engines import engine_named
 from osport.constrained.hatch import Hatch, with_hatch
 from osport.constrained.matcher import OutputMatcher
 from osport.constrained.schema import Schema, checked
-from osport.constrained.support import TABLES, Support, refuse_unless_enforced, support_of
+from osport.constrained.support import Support, refuse_unless_enforced, support_of
+from osport.constrained.tables import TABLES
 from osport.constrained.targets import Target, target_of
 from osport.constrained.verify import in_choice, in_grammar, in_pattern, in_schema
 from osport.constrained.vocabulary import BYTES, Vocabulary
@@ -56,7 +57,9 @@ class ConstrainedOutput(Stage):
     hatch: Hatch | None = field(default=None, repr=False)
 
     @classmethod
-    def json_schema(cls, schema: Schema | type, *, on_unsupported: OnUnsupported = "refuse") -> ConstrainedOutput:
+    def json_schema(
+        cls, schema: Schema | type, *, on_unsupported: OnUnsupported = "refuse", engine: str | None = None
+    ) -> ConstrainedOutput:
         """A JSON value that the schema allows, written without white space, properties in the schema's order.
 
         ``schema``: a JSON Schema of drafts 3 to 2020-12 (the newest that fits where ``$schema`` is left out),
@@ -70,7 +73,7 @@ class ConstrainedOutput(Stage):
         target = target_of(schema) if isinstance(schema, type) else None
         given: Any = target.schema if target is not None else schema
         found = checked(given, unknown_formats="note" if on_unsupported == "check" else "refuse")
-        return cls(Constraint("json_schema", found.schema), on_unsupported, found.notes, target)
+        return cls(Constraint("json_schema", found.schema, engine), on_unsupported, found.notes, target)
 
     @classmethod
     def choice(cls, labels: Iterable[str]) -> ConstrainedOutput:

@@ -8,7 +8,7 @@ from typing import Any
 
 from attrs import frozen
 
-from osport.constrained.dialects import to_gbnf_choice
+from osport.constrained.dialects import to_gbnf_choice, to_llguidance
 from osport.core.types import Constraint
 from osport.errors import UnsupportedFeature, UsageError
 
@@ -17,6 +17,7 @@ __all__ = ["DIALECTS", "Dialect", "dialect_of", "fields_for"]
 # The name that OpenAI's form wants for a schema; it means nothing to the constraint.
 SCHEMA_NAME = "answer"
 VLLM_SINCE = (0, 12)
+VLLM_XGRAMMAR = "vllm-xgrammar"
 
 
 @frozen
@@ -24,7 +25,8 @@ class Dialect:
     """How one server takes constraints.
 
     ``kinds``: the kinds of constraint that it has a field for, for ``Capabilities.constraints``. ``engine``: the
-    name under which osport's tables know what it enforces of a JSON Schema, for ``Capabilities.constraint_engine``.
+    name under which osport knows what it enforces of a JSON Schema, for ``Capabilities.constraint_engine``.
+    ``engines``: all that may be asked for by name, for ``Capabilities.constraint_engines``.
     ``keeps_order``: whether properties come in the schema's order; else they come in alphabetical order.
     """
 
@@ -32,7 +34,13 @@ class Dialect:
     kinds: frozenset[str]
     engine: str
     write: Callable[[Constraint], dict[str, Any]]
+    others: frozenset[str] = frozenset()
     keeps_order: bool = True
+
+    @property
+    def engines(self) -> frozenset[str]:
+        """The engine of its own choice and the others."""
+        return self.others | {self.engine}
 
     def fields(self, constraint: Constraint | None) -> dict[str, Any]:
         """The top-level fields of the request body, ready to be merged; empty without a constraint.
@@ -47,6 +55,9 @@ class Dialect:
             raise UnsupportedFeature(
                 f"constrained output of kind {constraint.kind}", self.name, reason="the server has no field for it"
             )
+        if constraint.engine is not None and constraint.engine not in self.engines:
+            has = ", ".join(sorted(self.engines))
+            raise UnsupportedFeature(f"the engine {constraint.engine}", self.name, reason=f"it has {has}")
         return self.write(constraint)
 
 
@@ -70,16 +81,43 @@ def _llama_cpp(constraint: Constraint) -> dict[str, Any]:
 
 
 def _vllm(constraint: Constraint) -> dict[str, Any]:
-    field = "json" if constraint.kind == "json_schema" else constraint.kind
-    value = list(constraint.value) if constraint.kind == "choice" else constraint.value
-    return {"structured_outputs": {field: value}}
+    """As llguidance's own text, or, where xgrammar was asked for, as a schema.
+
+    vLLM offers every constraint to xgrammar first, which drops keywords without a word. It does not read a text that
+    begins with %llguidance, so vLLM goes on to llguidance; one that was started with another engine alone answers
+    400. Seen in vLLM 0.32.
+    """
+    if constraint.engine != VLLM_XGRAMMAR:
+        return {"structured_outputs": {"grammar": to_llguidance(constraint)}}
+    if constraint.kind == "json_schema":
+        return {"structured_outputs": {"json": opened(constraint.value)}}
+    if constraint.kind == "choice":
+        return {"structured_outputs": {"choice": list(constraint.value)}}
+    raise UnsupportedFeature(f"constrained output of kind {constraint.kind}", VLLM_XGRAMMAR)
+
+
+def opened(node: Any) -> Any:
+    """The schema with each object open in words, where it is open by leaving them out: vLLM would close it."""
+    if isinstance(node, list):
+        return [opened(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    new = {word: value if word in ("enum", "const") else opened(value) for word, value in node.items()}
+    open_object = node.get("type") == "object" or ("properties" in node and isinstance(node["properties"], dict))
+    return {**new, "additionalProperties": True} if open_object and "additionalProperties" not in node else new
 
 
 JSON_ALONE = frozenset({"json_schema"})
 DIALECTS: Mapping[str, Dialect] = {
     dialect.name: dialect
     for dialect in (
-        Dialect("vllm", frozenset({"json_schema", "choice", "regex", "grammar"}), "vllm", _vllm),
+        Dialect(
+            "vllm",
+            frozenset({"json_schema", "choice", "regex", "grammar", "tools"}),
+            "llguidance",
+            _vllm,
+            others=frozenset({VLLM_XGRAMMAR}),
+        ),
         Dialect("llama.cpp", frozenset({"json_schema", "choice", "grammar"}), "llama.cpp-gbnf", _llama_cpp),
         Dialect("ollama", JSON_ALONE, "ollama", _ollama, keeps_order=False),
         Dialect("openai", JSON_ALONE, "openai-strict", _response_format),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from attrs import field, frozen
 
 from osport.errors import UsageError
 
-__all__ = ["BYTES", "Vocabulary"]
+__all__ = ["BYTES", "Vocabulary", "llama_vocabulary"]
 
 
 def _pieces(given: Iterable[bytes]) -> tuple[bytes, ...]:
@@ -19,11 +20,12 @@ def _ends(given: Iterable[int]) -> tuple[int, ...]:
     return tuple(given)
 
 
-@frozen
+@frozen(eq=False)
 class Vocabulary:
     """``pieces``: the bytes of each token, in the order of their ids; empty for a token that has none.
 
     ``ends``: the tokens that end an answer. They and the empty ones never stand inside one.
+    A vocabulary is a copy: it may outlive the model that it was read from.
     """
 
     pieces: tuple[bytes, ...] = field(converter=_pieces, repr=False)
@@ -32,6 +34,17 @@ class Vocabulary:
     def __attrs_post_init__(self) -> None:
         if not self.ends or not all(0 <= end < len(self.pieces) for end in self.ends):
             raise UsageError(f"ends={self.ends!r}: at least one token id, each below {len(self.pieces)}")
+
+    @property
+    def words(self) -> int:
+        """How many numbers of 32 bits a mask over the vocabulary has."""
+        return (len(self.pieces) + 31) // 32
+
+    def prepared(self, engine: str, prepare: Callable[[Vocabulary], Any]) -> Any:
+        """What an engine makes of the vocabulary: made once and kept here, for it costs seconds for a large one."""
+        if engine not in self._prepared:
+            self._prepared[engine] = prepare(self)
+        return self._prepared[engine]
 
     def tokens_of(self, data: bytes) -> list[int]:
         """Tokens that spell the bytes, the longest that fits first. Raises UsageError where none fits."""
@@ -49,8 +62,9 @@ class Vocabulary:
                 raise UsageError(f"no token begins with byte {data[at]:#04x} at offset {at}")
         return tokens
 
-    _table: dict[bytes, int] = field(init=False, repr=False, eq=False)
-    _longest: int = field(init=False, repr=False, eq=False)
+    _prepared: dict[str, Any] = field(init=False, repr=False, factory=dict)
+    _table: dict[bytes, int] = field(init=False, repr=False)
+    _longest: int = field(init=False, repr=False)
 
     @_table.default
     def _index(self) -> dict[bytes, int]:
@@ -63,3 +77,31 @@ class Vocabulary:
 
 BYTES = Vocabulary((*(bytes([value]) for value in range(256)), b""), (256,))
 """One token a byte, and one that ends: masks of any engine can be replayed on it without a model."""
+
+
+def llama_vocabulary(model: Any) -> Vocabulary:
+    """The vocabulary of a loaded ``llama_cpp.Llama``; every end-of-generation token ends an answer.
+
+    Control tokens have no bytes here, so that no constraint lets one through.
+    Raises :class:`~osport.errors.UsageError` for a vocabulary in which no token ends an answer.
+    """
+    import ctypes
+
+    import llama_cpp
+
+    vocabulary = llama_cpp.llama_model_get_vocab(model._model.model)
+    buffer = ctypes.create_string_buffer(256)
+    pieces = []
+    ends = []
+    for token in range(llama_cpp.llama_vocab_n_tokens(vocabulary)):
+        size = llama_cpp.llama_token_to_piece(vocabulary, token, buffer, len(buffer), 0, False)
+        if size < 0:
+            buffer = ctypes.create_string_buffer(-size)
+            size = llama_cpp.llama_token_to_piece(vocabulary, token, buffer, len(buffer), 0, False)
+        is_end = llama_cpp.llama_vocab_is_eog(vocabulary, token)
+        if is_end:
+            ends.append(token)
+        pieces.append(b"" if is_end or llama_cpp.llama_vocab_is_control(vocabulary, token) else buffer.raw[:size])
+    if not ends:
+        raise UsageError("no token of the model's vocabulary ends an answer")
+    return Vocabulary(pieces, ends)

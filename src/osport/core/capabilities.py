@@ -7,7 +7,7 @@ from attrs import evolve, fields, frozen
 from osport.core.types import Request, Sampling
 from osport.errors import UnsupportedFeature
 
-__all__ = ["ALL_SAMPLING", "Capabilities", "negotiate"]
+__all__ = ["ALL_SAMPLING", "Capabilities", "negotiate", "refuse_engine"]
 
 ALL_SAMPLING = frozenset(f.name for f in fields(Sampling))
 
@@ -18,7 +18,8 @@ class Capabilities:
 
     ``sampling``: the parameters that reach the engine. ``constraints``: the kinds that it enforces.
     ``constraint_engine``: who enforces them, which decides what a JSON Schema may contain
-    (``llguidance``, ``llama.cpp-gbnf``, or a name of the backend's own).
+    (``llguidance``, ``llama.cpp-gbnf``, or a name of the backend's own). ``constraint_engines``: all that a
+    caller may ask for instead, as ``Constraint.engine``; the default is always one of them.
     ``enforced_by``: the label that a constrained answer of this backend carries.
     ``score``: whether ``Backend.score`` gives log-probabilities of given continuations. ``batch``: whether
     ``Backend.batch`` is the engine's own, better than many calls at once.
@@ -32,6 +33,7 @@ class Capabilities:
     sampling: frozenset[str] = ALL_SAMPLING
     constraints: frozenset[str] = frozenset()
     constraint_engine: str = ""
+    constraint_engines: frozenset[str] = frozenset()
     enforced_by: str = "none"
     tools: bool = False
     thinking: bool = False
@@ -39,6 +41,13 @@ class Capabilities:
     logprobs: bool = False
     score: bool = False
     batch: bool = False
+
+
+def refuse_engine(engine: str, capabilities: Capabilities, backend: str) -> None:
+    """Raise :class:`~osport.errors.UnsupportedFeature` for an engine that the backend cannot use."""
+    able = sorted(capabilities.constraint_engines | {capabilities.constraint_engine} - {""})
+    if engine not in able:
+        raise UnsupportedFeature(f"the engine {engine}", backend, reason=f"it has {', '.join(able) or 'none'}")
 
 
 def negotiate(request: Request, capabilities: Capabilities, *, backend: str, stream: bool = False) -> Request:
@@ -71,6 +80,8 @@ def negotiate(request: Request, capabilities: Capabilities, *, backend: str, str
     constraint = request.constraint
     if constraint is not None and constraint.kind not in capabilities.constraints:
         raise UnsupportedFeature(constraint.kind, backend, reason="the form could not be enforced")
+    if constraint is not None and constraint.engine not in {None, capabilities.constraint_engine}:
+        refuse_engine(constraint.engine or "", capabilities, backend)
     full = request.sampling.filled()
     unsendable = dict.fromkeys(ALL_SAMPLING - capabilities.sampling)
     return evolve(request, sampling=evolve(full, **unsendable))

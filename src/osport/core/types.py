@@ -35,7 +35,7 @@ __all__ = [
 
 Role = Literal["system", "user", "assistant", "tool"]
 FinishReason = Literal["stop", "length", "tool_calls", "refusal", "error", "unknown"]
-ConstraintKind = Literal["json_schema", "choice", "regex", "grammar"]
+ConstraintKind = Literal["json_schema", "choice", "regex", "grammar", "tools"]
 EnforcedBy = Literal["sampling", "server", "prompt", "none"]
 Determinism = Literal["exact_replay", "seeded", "best_effort", "none"]
 """What the same request gives again: the recorded answer itself, the same tokens on this engine and machine,
@@ -220,11 +220,14 @@ class Constraint:
     """The form an answer must have: what a backend is asked to enforce.
 
     ``value`` is a JSON Schema (mapping, property order kept) for ``json_schema``, a tuple of
-    strings for ``choice``, a regular expression for ``regex``, GBNF text for ``grammar``.
+    strings for ``choice``, a regular expression for ``regex``, GBNF text for ``grammar``, and for ``tools``
+    what ``ConstrainedOutput.tools`` makes of its arguments. ``engine``: who must enforce it, of
+    ``Capabilities.constraint_engines``; None: the backend's own choice.
     """
 
     kind: ConstraintKind = field(validator=_one_of(ConstraintKind))
     value: Any
+    engine: str | None = None
 
 
 @frozen

@@ -1,0 +1,100 @@
+"""llguidance as a mask engine: it refuses by itself what it does not enforce, and bounds its own time and memory."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from osport.constrained.dialects import HEADER, import_llguidance, lark_of_schema, to_llguidance
+from osport.constrained.protocol import Compiled, Matcher
+from osport.constrained.vocabulary import Vocabulary
+from osport.core.types import Constraint
+from osport.errors import BackendError, UnsupportedFeature
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["LlguidanceEngine"]
+
+
+class LlguidanceEngine:
+    """The default: no torch, and nothing dropped without a word."""
+
+    name = "llguidance"
+    kinds = frozenset({"json_schema", "choice", "regex", "grammar", "tools"})
+
+    def version(self) -> str:
+        """Package and version."""
+        import_llguidance()
+        return f"llguidance {version('llguidance')}"
+
+    def compile(self, constraint: Constraint, vocabulary: Vocabulary) -> Compiled:
+        """Raises :class:`~osport.errors.UnsupportedFeature` with keyword and path."""
+        llguidance = import_llguidance()
+        tokenizer = vocabulary.prepared(self.name, llguidance_tokenizer)
+
+        def attempt(text: str) -> Any:
+            # Forced tokens would be spelt by a tokenizer that a bare vocabulary does not have.
+            free = text.replace(HEADER, '%llguidance {"no_forcing": true}\n', 1)
+            return llguidance.LLMatcher(tokenizer, free, log_level=0)
+
+        matcher = attempt(lark_of_schema(constraint.value)) if constraint.kind == "json_schema" else None
+        if matcher is None or matcher.is_error():
+            matcher = attempt(to_llguidance(constraint))
+        # The constructor does not raise: unasked, a refused matcher allows only the end, and the answer is empty.
+        if matcher.is_error():
+            raise UnsupportedFeature(f"this {constraint.kind}", self.name, reason=matcher.get_error())
+        return _LlguidanceCompiled(matcher)
+
+
+class _LlguidanceCompiled:
+    def __init__(self, matcher: Any) -> None:
+        self._matcher = matcher
+
+    def start(self) -> Matcher:
+        return _LlguidanceMatcher(self._matcher.deep_copy())
+
+
+class _LlguidanceMatcher:
+    def __init__(self, matcher: Any) -> None:
+        self._matcher = matcher
+
+    def fill(self, bits: NDArray[np.int32]) -> None:
+        self._matcher.unsafe_compute_mask_ptr(bits.ctypes.data, bits.nbytes)
+        if self._matcher.is_error():
+            raise BackendError(f"the constraint failed midway: {self._matcher.get_error()}")
+
+    def advance(self, token: int) -> bool:
+        return bool(self._matcher.consume_token(token))
+
+    def forced(self) -> bytes:
+        return bytes(self._matcher.compute_ff_bytes())
+
+    def rollback(self, tokens: int) -> None:
+        self._matcher.rollback(tokens)
+
+    @property
+    def is_accepting(self) -> bool:
+        return bool(self._matcher.is_accepting())
+
+    @property
+    def is_stopped(self) -> bool:
+        return bool(self._matcher.is_stopped())
+
+
+def llguidance_tokenizer(vocabulary: Vocabulary) -> Any:
+    """The vocabulary as llguidance takes it."""
+    llguidance = import_llguidance()
+
+    class Pieces:
+        def __init__(self) -> None:
+            self.eos_token_id = vocabulary.ends[0]
+            self.bos_token_id = None
+            self.tokens = vocabulary.pieces
+            self.special_token_ids = [token for token, piece in enumerate(vocabulary.pieces) if not piece]
+
+        def __call__(self, text: bytes) -> list[int]:
+            return vocabulary.tokens_of(text)
+
+    return llguidance.LLTokenizer(llguidance.TokenizerWrapper(Pieces()), eos_token=list(vocabulary.ends))

@@ -1,0 +1,122 @@
+"""outlines-core as a mask engine: a form as one regular expression, behind osport's table."""
+
+from __future__ import annotations
+
+import json
+import re
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from osport.constrained.protocol import Compiled, Matcher, imported
+from osport.constrained.support import refuse_unless_enforced
+from osport.constrained.vocabulary import Vocabulary
+from osport.core.types import Constraint
+from osport.errors import UnsupportedFeature
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["OutlinesEngine"]
+
+# Where an answer may end, outlines-core 0.2.14 forgets the ways on that do not end at once: of "no(pe)?" only "no"
+# remains. So every form ends with a byte of its own, which only the end token spells, and no form ends before it.
+END = b"\x03"
+END_PATTERN = r"\x03"
+
+
+class OutlinesEngine:
+    """Small forms, whose index it builds in advance; no torch."""
+
+    name = "outlines"
+    kinds = frozenset({"json_schema", "choice", "regex"})
+
+    def version(self) -> str:
+        """Package and version."""
+        imported("outlines_core", self.name)
+        return f"outlines-core {version('outlines-core')}"
+
+    def compile(self, constraint: Constraint, vocabulary: Vocabulary) -> Compiled:
+        """Raises :class:`~osport.errors.UnsupportedFeature` with keyword and path."""
+        outlines_core = imported("outlines_core", self.name)
+        pattern = self._pattern(outlines_core, constraint)
+        try:
+            index = outlines_core.Index(
+                f"(?:{pattern}){END_PATTERN}", vocabulary.prepared(self.name, outlines_vocabulary)
+            )
+        except ValueError as error:
+            raise UnsupportedFeature(f"this {constraint.kind}", self.name, reason=str(error)) from error
+        return _OutlinesCompiled(outlines_core, index, vocabulary)
+
+    def _pattern(self, package: Any, constraint: Constraint) -> str:
+        value = constraint.value
+        if constraint.kind == "json_schema":
+            refuse_unless_enforced(value, self.name)
+            return str(package.json_schema.build_regex_from_schema(json.dumps(value), whitespace_pattern=""))
+        if constraint.kind == "choice":
+            return "|".join(re.escape(label) for label in value)
+        if constraint.kind == "regex":
+            # In a full match the outermost anchors say nothing; elsewhere nothing could stand beyond them.
+            body = re.sub(r"^(\^|\\A)", "", value)
+            return re.sub(r"(?<!\\)((?:\\\\)*)(\$|\\Z)$", r"\1", body)
+        raise UnsupportedFeature(f"constrained output of kind {constraint.kind}", self.name)
+
+
+class _OutlinesCompiled:
+    def __init__(self, package: Any, index: Any, vocabulary: Vocabulary) -> None:
+        self._package = package
+        self._index = index
+        self._vocabulary = vocabulary
+
+    def start(self) -> Matcher:
+        return _OutlinesMatcher(self._package.Guide(self._index), self._vocabulary)
+
+
+class _OutlinesMatcher:
+    def __init__(self, guide: Any, vocabulary: Vocabulary) -> None:
+        self._guide = guide
+        self._ends = set(vocabulary.ends)
+        self._ended = False
+
+    def fill(self, bits: NDArray[np.int32]) -> None:
+        bits.fill(0)
+        if not self._ended:
+            self._guide.write_mask_into(bits.ctypes.data, bits.size, bits.itemsize)
+
+    def advance(self, token: int) -> bool:
+        if self._ended:
+            return False
+        try:
+            self._guide.advance(token, return_tokens=False)
+        except ValueError:
+            return False
+        self._ended = token in self._ends
+        return True
+
+    def forced(self) -> bytes:
+        return b""
+
+    def rollback(self, tokens: int) -> None:
+        if tokens:
+            self._guide.rollback_state(tokens)
+            self._ended = False
+
+    @property
+    def is_accepting(self) -> bool:
+        return self._ended or not self._ends.isdisjoint(self._guide.get_tokens())
+
+    @property
+    def is_stopped(self) -> bool:
+        return self._ended or self._ends.issuperset(self._guide.get_tokens())
+
+
+def outlines_vocabulary(vocabulary: Vocabulary) -> Any:
+    """The vocabulary as outlines-core takes it; tokens that spell the same bytes share an entry."""
+    outlines_core = imported("outlines_core", OutlinesEngine.name)
+    entries: dict[bytes, list[int]] = {}
+    for token, piece in enumerate(vocabulary.pieces):
+        if piece and token not in vocabulary.ends and END not in piece:
+            entries.setdefault(piece, []).append(token)
+    entries[END] = list(vocabulary.ends)
+    # Its own end token would end an answer behind the end; no model has this one.
+    return outlines_core.Vocabulary(len(vocabulary.pieces), entries)
