@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 
-from osport.constrained.dialects import HEADER, import_llguidance, lark_of_schema, to_llguidance
+from osport.constrained.dialects import HEADER, import_llguidance, lark_of_schema, taken, to_llguidance
 from osport.constrained.support import refuse_unless_enforced
-from osport.constrained.vocabulary import Vocabulary
+from osport.constrained.vocabulary import BYTES, Vocabulary
 from osport.core.types import Constraint
 from osport.errors import BackendError, MissingDependency, UnsupportedFeature, UsageError
 
@@ -59,17 +59,16 @@ class LlguidanceEngine:
 
     def compile(self, constraint: Constraint, vocabulary: Vocabulary) -> Compiled:
         """Raises :class:`~osport.errors.UnsupportedFeature` with keyword and path."""
-        llguidance = import_llguidance()
-        tokenizer = llguidance_tokenizer(vocabulary)
-
-        def attempt(text: str) -> Any:
-            # Forced tokens would be spelt by a tokenizer that a bare vocabulary does not have.
-            free = text.replace(HEADER, '%llguidance {"no_forcing": true}\n', 1)
-            return llguidance.LLMatcher(tokenizer, free, log_level=0)
-
-        matcher = attempt(lark_of_schema(constraint.value)) if constraint.kind == "json_schema" else None
-        if matcher is None or matcher.is_error():
-            matcher = attempt(to_llguidance(constraint))
+        if constraint.kind == "json_schema":
+            form = taken(json.dumps(constraint.value))
+            if vocabulary is BYTES:
+                return _LlguidanceCompiled(form.matcher)
+            text = lark_of_schema(form.schema)
+        else:
+            text = to_llguidance(constraint)
+        # Forced tokens would be spelt by a tokenizer that a bare vocabulary does not have.
+        free = text.replace(HEADER, '%llguidance {"no_forcing": true}\n', 1)
+        matcher = import_llguidance().LLMatcher(llguidance_tokenizer(vocabulary), free, log_level=0)
         if matcher.is_error():
             raise UnsupportedFeature(f"this {constraint.kind}", self.name, reason=matcher.get_error())
         return _LlguidanceCompiled(matcher)
