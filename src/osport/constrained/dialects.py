@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from functools import cache, lru_cache
+from functools import cache, cached_property, lru_cache
 from typing import Any
+
+from attrs import frozen
 
 from osport.constrained.bundle import bundled
 from osport.constrained.refusal import KeywordRefused
@@ -15,7 +17,7 @@ from osport.constrained.schema import NodePath, json_path, shortened, walk
 from osport.core.types import Constraint
 from osport.errors import MissingDependency, UnsupportedFeature, UsageError
 
-__all__ = ["lark_of_schema", "refusal_of", "to_gbnf_choice", "to_llguidance"]
+__all__ = ["lark_of_schema", "refusal_of", "taken", "to_gbnf_choice", "to_llguidance"]
 
 ENGINE = "llguidance"
 HEADER = "%llguidance {}\n"
@@ -47,7 +49,7 @@ def to_llguidance(constraint: Constraint) -> str:
     cannot enforce, :class:`~osport.errors.UsageError` for a grammar that is none, or a schema that no value meets.
     """
     if constraint.kind == "json_schema":
-        return lark_of_json(json.dumps(constraint.value))
+        return taken(json.dumps(constraint.value)).lark
     if constraint.kind == "grammar":
         return lark_of_gbnf(constraint.value)
     if constraint.kind == "choice":
@@ -72,40 +74,82 @@ def gbnf_literal(text: str) -> str:
     return '"' + "".join(escaped.get(c) or hidden.get(c, c) for c in text) + '"'
 
 
-@lru_cache(maxsize=64)
-def lark_of_json(schema_text: str) -> str:
-    """The grammar of a schema; asked for by prepare and again by the backend, compiled once."""
-    schema = json.loads(schema_text)
-    text, reason = attempt(schema)
-    if text is None:
-        raise refused(schema, reason)
-    return text
+@frozen(slots=False, eq=False)
+class Taken:
+    """A schema in words that llguidance takes.
+
+    ``grammar``: for llguidance itself, which reads it in half the time of the Lark text that a server wants.
+    ``matcher``: compiled for single bytes and never advanced; copy it.
+    """
+
+    schema: str
+    grammar: str
+    matcher: Any
+
+    @cached_property
+    def lark(self) -> str:
+        """The same as Lark text, compiled once more, because a server would answer a text with a fault unconstrained.
+
+        Raises :class:`~osport.errors.UnsupportedFeature` for a text that does not compile.
+        """
+        text = lark_of_schema(self.schema)
+        if refusal := refusal_of(text):
+            raise UnsupportedFeature("this json_schema", ENGINE, reason=refusal)
+        return text
 
 
-def attempt(schema: Any) -> tuple[str | None, str]:
-    """The grammar of a schema in its own or in other words, or None and why both were refused."""
-    text = lark_of_schema(schema)
-    reason = refusal_of(text)
-    if not reason:
-        return text, ""
+@lru_cache(maxsize=32)
+def taken(schema_text: str) -> Taken:
+    """The schema in its own or in other words; asked for by the gate and again by the engine, compiled once.
+
+    Raises :class:`KeywordRefused` with the keyword and its path for what llguidance cannot enforce,
+    :class:`~osport.errors.UsageError` for a schema that no value meets.
+    """
+    found, reason = attempt(schema_text)
+    if found is None:
+        raise refused(json.loads(schema_text), reason)
+    return found
+
+
+def attempt(text: str) -> tuple[Taken | None, str]:
+    """The schema in its own or in other words, or None and why both were refused."""
+    found, reason = compiled(text)
+    if found is not None:
+        return found, ""
+    schema = json.loads(text)
     try:
         other, rules = rewritten(bundled(schema))
     except UsageError:  # a fragment may hold references that only the whole document answers
         return None, reason
     if rules:
-        text = lark_of_schema(other)
-        reason = refusal_of(text) or ""
-        if not reason:
-            return text, ""
-    return None, reason
+        found, reason = compiled(json.dumps(other))
+    return found, reason
 
 
-def lark_of_schema(schema: dict[str, Any] | bool) -> str:
-    """A rule whose only content is the schema, with osport's white-space rule in place of any in the schema."""
-    if isinstance(schema, bool):
-        schema = {}
-    body = json.dumps({key: value for key, value in schema.items() if key != "x-guidance"})
-    return f"{HEADER}start: %json {{{WHITESPACE}{', ' if len(body) > 2 else ''}{body[1:]}"
+def compiled(schema: str) -> tuple[Taken | None, str]:
+    """The schema as it stands, compiled for single bytes; or None and why llguidance refuses it.
+
+    What compiles for bytes compiles for every model. llguidance's own limits bound time and memory.
+    """
+    grammar = f'{{"grammars":[{{"json_schema":{with_options(schema)}}}]}}'
+    matcher = import_llguidance().LLMatcher(byte_tokenizer(), grammar, log_level=0)
+    if matcher.is_error():
+        return None, plain(matcher.get_error())
+    return Taken(schema, grammar, matcher), ""
+
+
+def lark_of_schema(schema: str) -> str:
+    """A Lark rule whose only content is the schema."""
+    return f"{HEADER}start: %json {with_options(schema)}"
+
+
+def with_options(schema: str) -> str:
+    """The schema's text with osport's white-space rule in place of any in the schema."""
+    if not schema.startswith("{"):
+        schema = "{}" if schema == "true" else '{"not": {}}'
+    if '"x-guidance"' in schema:
+        schema = json.dumps({key: value for key, value in json.loads(schema).items() if key != "x-guidance"})
+    return f"{{{WHITESPACE}{', ' if len(schema) > 2 else ''}{schema[1:]}"
 
 
 def regex_inside_slashes(pattern: str) -> str:
@@ -134,8 +178,11 @@ def lark_of_gbnf(gbnf: str) -> str:
 
 def refusal_of(lark: str) -> str:
     """Why llguidance would not compile the text; empty when it does. Its own limits bound time and memory."""
-    llguidance = import_llguidance()
-    refusal = str(llguidance.LLMatcher.validate_grammar(lark, byte_tokenizer()))
+    return plain(str(import_llguidance().LLMatcher.validate_grammar(lark, byte_tokenizer())))
+
+
+def plain(refusal: str) -> str:
+    """A refusal without the grammar that llguidance quotes in it."""
     return refusal.split("failed to compile JSON schema: ")[-1].split("\n   1 |")[0].split("\n   2 |")[0].strip()
 
 
@@ -157,8 +204,8 @@ def first_refused(schema: dict[str, Any] | bool, keyword: str, reason: str) -> N
     places = [(path, node) for path, node in walk(schema) if isinstance(node, Mapping) and keyword in node]
     # From the innermost outwards: a node is refused for what stands below it, too.
     for path, node in sorted(places, key=lambda place: -len(place[0]))[:MAX_PLACES]:
-        text, why = attempt({**shared, **node})
-        if text is None and first_line in why:
+        found, why = attempt(json.dumps({**shared, **node}))
+        if found is None and first_line in why:
             return (*path, keyword)
     return (*places[0][0], keyword) if places else ()
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from osport.constrained.dialects import HEADER, import_llguidance, lark_of_schema, to_llguidance
+from osport.constrained.dialects import HEADER, import_llguidance, lark_of_schema, taken, to_llguidance
 from osport.constrained.protocol import Compiled, Matcher
-from osport.constrained.vocabulary import Vocabulary
+from osport.constrained.vocabulary import BYTES, Vocabulary
 from osport.core.types import Constraint
 from osport.errors import BackendError, UnsupportedFeature
 
@@ -31,17 +32,17 @@ class LlguidanceEngine:
 
     def compile(self, constraint: Constraint, vocabulary: Vocabulary) -> Compiled:
         """Raises :class:`~osport.errors.UnsupportedFeature` with keyword and path."""
-        llguidance = import_llguidance()
+        if constraint.kind == "json_schema":
+            form = taken(json.dumps(constraint.value))
+            if vocabulary is BYTES:
+                return _LlguidanceCompiled(form.matcher)
+            text = lark_of_schema(form.schema)
+        else:
+            text = to_llguidance(constraint)
+        # Forced tokens would be spelt by a tokenizer that a bare vocabulary does not have.
+        free = text.replace(HEADER, '%llguidance {"no_forcing": true}\n', 1)
         tokenizer = vocabulary.prepared(self.name, llguidance_tokenizer)
-
-        def attempt(text: str) -> Any:
-            # Forced tokens would be spelt by a tokenizer that a bare vocabulary does not have.
-            free = text.replace(HEADER, '%llguidance {"no_forcing": true}\n', 1)
-            return llguidance.LLMatcher(tokenizer, free, log_level=0)
-
-        matcher = attempt(lark_of_schema(constraint.value)) if constraint.kind == "json_schema" else None
-        if matcher is None or matcher.is_error():
-            matcher = attempt(to_llguidance(constraint))
+        matcher = import_llguidance().LLMatcher(tokenizer, free, log_level=0)
         # The constructor does not raise: unasked, a refused matcher allows only the end, and the answer is empty.
         if matcher.is_error():
             raise UnsupportedFeature(f"this {constraint.kind}", self.name, reason=matcher.get_error())

@@ -45,14 +45,16 @@ NodePath = tuple[str | int, ...]
 MAX_BYTES = 2_000_000
 MAX_DEPTH = 100
 
-ONE_SCHEMA = frozenset({
-    "additionalItems", "additionalProperties", "contains", "else", "if", "items", "not", "propertyNames", "then",
-    "unevaluatedItems", "unevaluatedProperties",
-})  # fmt: skip
-LIST_OF_SCHEMAS = frozenset({"allOf", "anyOf", "items", "oneOf", "prefixItems"})
-MAP_OF_SCHEMAS = frozenset(
-    {"$defs", "definitions", "dependencies", "dependentSchemas", "patternProperties", "properties"}
-)
+# Where subschemas stand under a keyword: in its value, in a list, or by names of the author's own.
+PLACES: dict[str, frozenset[str]] = {}
+for _kind, _keywords in {
+    "one": "additionalItems additionalProperties contains else if items not propertyNames then unevaluatedItems "
+    "unevaluatedProperties",
+    "list": "allOf anyOf items oneOf prefixItems",
+    "map": "$defs definitions dependencies dependentSchemas patternProperties properties",
+}.items():
+    for _keyword in _keywords.split():
+        PLACES[_keyword] = PLACES.get(_keyword, frozenset()) | {_kind}
 
 
 @frozen
@@ -77,22 +79,22 @@ def walk(schema: Schema) -> Iterator[tuple[NodePath, Schema]]:
         path, node = pending.pop()
         yield path, node
         if isinstance(node, dict):
-            pending.extend(reversed(list(children(path, node))))
+            below: list[tuple[NodePath, Any]] = []
+            for keyword, value in node.items():
+                if kinds := PLACES.get(keyword):
+                    add_children(below, (*path, keyword), value, kinds)
+            pending += reversed(below)
 
 
-def children(path: NodePath, node: Mapping[str, Any]) -> Iterator[tuple[NodePath, Schema]]:
-    """The subschemas directly below a node, in document order."""
-    for keyword, value in node.items():
-        if isinstance(value, dict | bool):
-            if keyword in ONE_SCHEMA:
-                yield (*path, keyword), value
-            elif keyword in MAP_OF_SCHEMAS and isinstance(value, dict):
-                for name, child in value.items():
-                    if isinstance(child, dict | bool):
-                        yield (*path, keyword, name), child
-        elif isinstance(value, list) and keyword in LIST_OF_SCHEMAS:
-            for index, child in enumerate(value):
-                yield (*path, keyword, index), child
+def add_children(into: list[tuple[NodePath, Any]], path: NodePath, value: Any, kinds: frozenset[str]) -> None:
+    """Add the subschemas that stand under one keyword; ``kinds`` says in which ways they may."""
+    if isinstance(value, dict) and "map" in kinds:
+        into += [((*path, name), child) for name, child in value.items() if isinstance(child, dict | bool)]
+    elif isinstance(value, dict | bool):
+        if "one" in kinds:
+            into.append((path, value))
+    elif isinstance(value, list) and "list" in kinds:
+        into += [((*path, index), child) for index, child in enumerate(value)]
 
 
 def json_path(path: NodePath) -> str:

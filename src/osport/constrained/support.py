@@ -14,7 +14,7 @@ from typing import Any
 
 from attrs import frozen
 
-from osport.constrained.dialects import lark_of_json
+from osport.constrained.dialects import taken
 from osport.constrained.keywords import EVER_CONSTRAINING
 from osport.constrained.refusal import KeywordRefused
 from osport.constrained.schema import Schema, json_path, walk
@@ -66,7 +66,7 @@ def support_of(schema: Schema, engine: str, *, check: bool) -> list[Support]:
 def refuse_unless_enforced(schema: Schema, engine: str) -> None:
     """Raise :class:`~osport.errors.UnsupportedFeature` for the first keyword that the engine would not enforce."""
     if engine == "llguidance":
-        lark_of_json(json.dumps(schema))
+        taken(json.dumps(schema))
         return
     table = TABLES.get(engine)
     if table is None:
