@@ -52,6 +52,10 @@ def to_llguidance(constraint: Constraint) -> str:
         return taken(json.dumps(constraint.value)).lark
     if constraint.kind == "grammar":
         return lark_of_gbnf(constraint.value)
+    if constraint.kind == "tools":
+        from osport.constrained.tools import lark_of_tools  # it embeds the schemas' texts made here
+
+        return lark_of_tools(constraint.value)
     if constraint.kind == "choice":
         text = HEADER + "start: " + " | ".join(json.dumps(label) for label in constraint.value)
     else:

@@ -5,27 +5,30 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Any, Literal
 
 from attrs import evolve, field, frozen
 from jsonschema.protocols import Validator
 
+from osport.constrained.choose import checked_engine, first_that_takes, named, refuse_kind
 from osport.constrained.dialects import to_llguidance
-from osport.constrained.engines import engine_named
+from osport.constrained.engines import DEFAULT_ENGINE, engine_named
 from osport.constrained.hatch import Hatch, with_hatch
 from osport.constrained.matcher import OutputMatcher
 from osport.constrained.schema import Schema, checked
 from osport.constrained.support import Support, refuse_unless_enforced, support_of
 from osport.constrained.tables import TABLES
 from osport.constrained.targets import Target, target_of
+from osport.constrained.tools import Mode, calls_in, tools_constraint, verified_call
 from osport.constrained.verify import in_choice, in_grammar, in_pattern, in_schema
 from osport.constrained.vocabulary import BYTES, Vocabulary
 from osport.constrained.weaken import weakened
+from osport.core.call_form import CallForm
 from osport.core.capabilities import Capabilities
 from osport.core.stage import Stage
-from osport.core.types import Completion, Constraint, Request
+from osport.core.types import Completion, Constraint, FinishReason, Request, Tool, ToolCall
 from osport.errors import ConstraintViolated, Refused, Truncated, UnsupportedFeature, UsageError
 
 __all__ = ["ConstrainedOutput"]
@@ -37,7 +40,7 @@ OnUnsupported = Literal["refuse", "check"]
 class ConstrainedOutput(Stage):
     """The form that an answer must have: what is returned has it, or an error is raised.
 
-    Made by :meth:`json_schema`, :meth:`choice`, :meth:`regex` or :meth:`grammar`. Before the call it
+    Made by :meth:`json_schema`, :meth:`choice`, :meth:`regex`, :meth:`grammar` or :meth:`tools`. Before the call it
     is checked that the engine enforces every part of the form; afterwards the answer is verified,
     whoever enforced it. A valid answer can still be a wrong one.
 
@@ -64,6 +67,8 @@ class ConstrainedOutput(Stage):
 
         ``schema``: a JSON Schema of drafts 3 to 2020-12 (the newest that fits where ``$schema`` is left out),
         or a class: attrs, dataclass, TypedDict or pydantic model; then ``parsed`` is an instance of it.
+        ``engine``: who must enforce it: ``llguidance``, ``xgrammar``, ``outlines`` or ``native`` (the backend's own);
+        None: the backend's own choice, or where that refuses the schema, another engine of the backend that takes it.
 
         Raises :class:`~osport.errors.UsageError` with the path of what is wrong in the schema, a misspelt
         keyword included; :class:`~osport.errors.UnsupportedFeature` for an unknown format.
@@ -73,11 +78,11 @@ class ConstrainedOutput(Stage):
         target = target_of(schema) if isinstance(schema, type) else None
         given: Any = target.schema if target is not None else schema
         found = checked(given, unknown_formats="note" if on_unsupported == "check" else "refuse")
-        return cls(Constraint("json_schema", found.schema, engine), on_unsupported, found.notes, target)
+        return cls(Constraint("json_schema", found.schema, checked_engine(engine)), on_unsupported, found.notes, target)
 
     @classmethod
-    def choice(cls, labels: Iterable[str]) -> ConstrainedOutput:
-        """One of the labels, to the letter.
+    def choice(cls, labels: Iterable[str], *, engine: str | None = None) -> ConstrainedOutput:
+        """One of the labels, to the letter. ``engine``: see :meth:`json_schema`.
 
         Raises :class:`~osport.errors.UsageError` for no labels, an empty label, or one given twice.
         """
@@ -88,30 +93,47 @@ class ConstrainedOutput(Stage):
             raise UsageError(f"labels={given!r}: at least one, and none of them empty")
         if len(set(given)) < len(given):
             raise UsageError(f"labels={given!r}: one of them stands there twice")
-        return cls(Constraint("choice", given))
+        return cls(Constraint("choice", given, checked_engine(engine)))
 
     @classmethod
-    def regex(cls, pattern: str) -> ConstrainedOutput:
+    def regex(cls, pattern: str, *, engine: str | None = None) -> ConstrainedOutput:
         """A text that the whole pattern matches, as ``re.fullmatch`` understands it.
 
+        ``engine``: see :meth:`json_schema`.
         Raises :class:`~osport.errors.UsageError` for a pattern that does not compile.
         """
         try:
             re.compile(pattern)
         except (re.error, TypeError, RecursionError, OverflowError) as error:
             raise UsageError(f"pattern={pattern!r}: no regular expression: {error}") from error
-        return cls(Constraint("regex", pattern))
+        return cls(Constraint("regex", pattern, checked_engine(engine)))
 
     @classmethod
-    def grammar(cls, gbnf: str) -> ConstrainedOutput:
+    def grammar(cls, gbnf: str, *, engine: str | None = None) -> ConstrainedOutput:
         """A text that a GBNF grammar (the notation of llama.cpp, with the rule ``root``) derives.
 
+        ``engine``: see :meth:`json_schema`; outlines knows no grammars.
         Needs llguidance, which checks the grammar here and the answer later.
         Raises :class:`~osport.errors.UsageError` for a grammar with a fault, such as an undefined rule.
         """
-        output = cls(Constraint("grammar", gbnf))
+        output = cls(Constraint("grammar", gbnf, checked_engine(engine)))
         output._lark  # noqa: B018 - an unparsable grammar kills some engines, so it goes no further
         return output
+
+    @classmethod
+    def tools(
+        cls, tools: Sequence[Tool], mode: Mode = "required", *, parallel: bool = False, form: CallForm | None = None
+    ) -> ConstrainedOutput:
+        """Calls of these tools and of no others, with arguments that each tool's schema allows.
+
+        ``mode``: at least one call (``required``), exactly one (``one``), or free text with or without calls behind
+        it (``auto``). ``parallel``: up to 16 calls instead of one. ``form``: how the model writes a call; without it
+        a JSON object ``{"name": ..., "arguments": {...}}``. The tools are not described to the model here.
+        ``Completion.tool_calls`` and ``parsed`` are the calls, ``text`` what stands before them. Needs llguidance.
+
+        Raises :class:`~osport.errors.UsageError` for what is no list of tools, or no schema of an object.
+        """
+        return cls(tools_constraint(tools, mode, form or CallForm(), parallel=parallel))
 
     def with_escape_hatch(self, *, on: str, value: Any = None, confidence: bool = False) -> ConstrainedOutput:
         """The form with one more value at the property ``on``, by which the model may say that it does not know.
@@ -161,10 +183,13 @@ class ConstrainedOutput(Stage):
             raise UsageError(f"stop={request.sampling.stop!r} could end a constrained answer half-way; leave it out")
         if request.messages and request.messages[-1].role == "assistant":
             raise UsageError("an assistant prefill and a constraint both say how the answer begins; leave one out")
-        engine = capabilities.constraint_engine
+        own = capabilities.constraint_engine
         if kind not in capabilities.constraints:
-            raise UnsupportedFeature(f"constrained output of kind {kind}", engine or "this backend")
-        return evolve(request, constraint=self._enforceable(engine)[0])
+            raise UnsupportedFeature(f"constrained output of kind {kind}", own or "this backend")
+        asked = self.constraint.engine
+        engine = named(asked, capabilities) if asked else first_that_takes(capabilities, self._enforceable)
+        chosen = engine if asked or engine != own else None
+        return evolve(request, constraint=evolve(self._enforceable(engine)[0], engine=chosen))
 
     def finish(self, completion: Completion, request: Request | None = None, sent: Request | None = None) -> Completion:
         """The completion with its verified value in ``parsed``.
@@ -177,15 +202,31 @@ class ConstrainedOutput(Stage):
             raise Truncated("the answer was cut off before its form was complete; raise max_tokens", completion)
         if completion.finish_reason == "refusal":
             raise Refused("the model refused to answer", completion)
+        text, calls = completion.text, completion.tool_calls
         try:
-            value = self.verify(completion.text)
+            if self.constraint.kind == "tools":
+                text, calls = self._called(completion)
+                value: Any = calls
+            else:
+                value = self.verify(text)
         except ConstraintViolated as error:
             raise ConstraintViolated(str(error), completion, path=error.path, keyword=error.keyword) from error
         enforcement = evolve(completion.enforcement, verified=True, checked=self._left(completion.enforcement.engine))
-        return evolve(completion, parsed=value, enforcement=enforcement)
+        finish: FinishReason = "tool_calls" if calls else completion.finish_reason
+        return evolve(
+            completion, text=text, tool_calls=calls, finish_reason=finish, parsed=value, enforcement=enforcement
+        )
+
+    def _called(self, completion: Completion) -> tuple[str, tuple[ToolCall, ...]]:
+        """The free text and the verified calls of an answer, whoever took the calls out of its text."""
+        if completion.tool_calls:
+            each = enumerate(completion.tool_calls)
+            return completion.text, tuple(verified_call(call, self.constraint.value, at) for at, call in each)
+        return calls_in(completion.text, self.constraint.value)
 
     def verify(self, text: str) -> Any:
-        """The value of a text from anywhere: parsed JSON (or an instance of the class given), else the text itself.
+        """The value of a text from anywhere: parsed JSON (or an instance of the class given), a tuple of tool calls,
+        else the text itself.
 
         Raises :class:`~osport.errors.ConstraintViolated` with ``path`` and ``keyword``.
         """
@@ -193,6 +234,8 @@ class ConstrainedOutput(Stage):
         if kind == "json_schema":
             value = in_schema(text, self._validator)
             return value if self.target is None else self.target.load(value)
+        if kind == "tools":
+            return calls_in(text, self.constraint.value)[1]
         if kind == "choice":
             return in_choice(text, self.constraint.value)
         if kind == "regex":
@@ -200,14 +243,15 @@ class ConstrainedOutput(Stage):
         return in_grammar(text, self._lark)
 
     def matcher(
-        self, tokenizer: Vocabulary | Literal["bytes"] = "bytes", *, engine: str = "llguidance"
+        self, tokenizer: Vocabulary | Literal["bytes"] = "bytes", *, engine: str | None = None
     ) -> OutputMatcher:
         """The mask alone, replayable without a model: ``accepts``, ``advance``, ``allowed``.
 
-        ``engine``: ``llguidance``, ``xgrammar`` or ``outlines``.
+        ``engine``: ``llguidance``, ``xgrammar`` or ``outlines``; None: the form's own, or llguidance.
         Raises :class:`~osport.errors.UnsupportedFeature` with the keyword that the engine would not enforce.
         """
         vocabulary = BYTES if tokenizer == "bytes" else tokenizer
+        engine = engine or self.constraint.engine or DEFAULT_ENGINE
         found = engine_named(engine)  # compiling is the gate, too; only a weaker form must be found before it
         constraint = self.constraint if self.on_unsupported == "refuse" else self._enforceable(engine)[0]
         compiled = found.compile(constraint, vocabulary)
@@ -216,6 +260,7 @@ class ConstrainedOutput(Stage):
     def _enforceable(self, engine: str) -> tuple[Constraint, tuple[str, ...]]:
         """What the engine is asked to enforce, and what is left to be verified."""
         if self.constraint.kind != "json_schema":
+            refuse_kind(self.constraint.kind, engine)
             if engine == "llguidance":
                 self._lark  # noqa: B018 - compiles, or refuses by name
             return self.constraint, ()
@@ -227,7 +272,7 @@ class ConstrainedOutput(Stage):
         known: dict[str, tuple[Constraint, tuple[str, ...]]] = self._weaker
         if engine not in known:
             weaker, left = weakened(self.constraint.value, lambda schema: refuse_unless_enforced(schema, engine))
-            known[engine] = (Constraint("json_schema", weaker), left)
+            known[engine] = (evolve(self.constraint, value=weaker), left)
         return known[engine]
 
     def _left(self, engine: str) -> tuple[str, ...]:

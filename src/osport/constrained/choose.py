@@ -1,0 +1,83 @@
+"""Which engine enforces a form: the one asked for, or the first of a backend's that takes all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from osport.constrained.engines import ENGINES
+from osport.core.capabilities import Capabilities, refuse_engine
+from osport.errors import MissingDependency, UnsupportedFeature, UsageError
+
+__all__ = ["ENGINE_NAMES", "checked_engine", "first_that_takes", "named", "refuse_kind"]
+
+NATIVE = "native"
+# What the engines take that osport does not bring along, besides JSON Schema.
+OTHER_KINDS = {
+    "llama.cpp-gbnf": frozenset({"choice", "grammar"}),
+    "vllm-xgrammar": frozenset({"choice"}),
+}
+ENGINE_NAMES = (*sorted(ENGINES), NATIVE)
+
+
+def checked_engine(engine: str | None) -> str | None:
+    """The name, if it is one. Raises :class:`~osport.errors.UsageError` with the names there are."""
+    if engine is not None and engine not in ENGINE_NAMES:
+        raise UsageError(f"engine={engine!r}: one of {', '.join(ENGINE_NAMES)}, or None")
+    return engine
+
+
+def refuse_kind(kind: str, engine: str) -> None:
+    """Raise :class:`~osport.errors.UnsupportedFeature` for a kind of constraint that an engine does not take."""
+    kinds = ENGINES[engine].kinds if engine in ENGINES else OTHER_KINDS.get(engine)
+    if kinds is not None and kind not in kinds:
+        able = tuple(f"engine={name!r}" for name, other in sorted(ENGINES.items()) if kind in other.kinds)
+        raise UnsupportedFeature(f"constrained output of kind {kind}", engine, alternatives=able)
+
+
+def named(engine: str, capabilities: Capabilities, backend: str = "this backend") -> str:
+    """A backend's own name of the engine that a caller asks for.
+
+    ``native`` is the one that osport does not bring along; ``xgrammar`` may be ``vllm-xgrammar``, a server's own.
+    Raises :class:`~osport.errors.UnsupportedFeature` with the engines that the backend has.
+    """
+    able = sorted(capabilities.constraint_engines | {capabilities.constraint_engine} - {""})
+    matching = [
+        name
+        for name in able
+        if name == engine or name.endswith(f"-{engine}") or (engine == NATIVE and name not in ENGINES)
+    ]
+    if not matching:
+        refuse_engine(engine, capabilities, backend)
+    return matching[0]
+
+
+def first_that_takes(capabilities: Capabilities, enforce: Callable[[str], object]) -> str:
+    """The backend's own choice, or where it refuses the first of its other engines that takes all.
+
+    ``enforce`` raises for an engine that does not. Raises what the backend's own choice raised, with the engines of
+    other backends that would do.
+    """
+    try:
+        enforce(capabilities.constraint_engine)
+    except UnsupportedFeature as refusal:
+        others = sorted(capabilities.constraint_engines - {capabilities.constraint_engine})
+        found = next(taking(others, enforce), None)
+        if found is None:
+            refusal.alternatives = refusal.alternatives or tuple(
+                f"engine={name!r}" for name in taking(sorted(ENGINES), enforce)
+            )
+            raise
+        return found
+    return capabilities.constraint_engine
+
+
+def taking(engines: list[str], enforce: Callable[[str], object]) -> Iterator[str]:
+    """The engines that take all of a form and are installed."""
+    for name in engines:
+        try:
+            enforce(name)
+            if name in ENGINES:
+                ENGINES[name].version()
+        except (UnsupportedFeature, MissingDependency):
+            continue
+        yield name
