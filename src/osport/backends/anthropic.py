@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
@@ -12,6 +11,7 @@ from typing import Any, ClassVar
 
 from osport.backends._http_errors import error_from_answer
 from osport.backends._options import check_seconds, refuse_unknown
+from osport.backends._servers import endpoint_of, server_url, split_reference
 from osport.core.types import FinishReason
 from osport.errors import (
     AuthFailed,
@@ -30,6 +30,8 @@ __all__ = ["AnthropicBackend"]
 
 NAME = "anthropic"
 KEY_VARIABLE = "ANTHROPIC_API_KEY"
+URL_VARIABLE = "ANTHROPIC_BASE_URL"
+VENDOR = "https://api.anthropic.com"
 
 FINISH: dict[str | None, FinishReason] = {
     "end_turn": "stop",
@@ -55,8 +57,9 @@ class AnthropicBackend(Backend):
     """The Anthropic Messages API.
 
     ``model``: a Claude model id, with ``@https://host`` behind it (or the option ``base_url``) for
-    another server that speaks this API. ``api_key``: a callable that returns the key (default: the
-    environment variable ``ANTHROPIC_API_KEY``). ``timeout`` of one call (600 s).
+    another server that speaks this API. ``api_key``: a callable that returns the key; without one the key
+    in ``ANTHROPIC_API_KEY`` goes to Anthropic and to the server in ``ANTHROPIC_BASE_URL``, and nowhere else.
+    ``timeout`` of one call (600 s).
 
     The API takes no temperature, no seed and none of the other sampling parameters, so no answer can be
     asked for twice; osport refuses them instead of leaving them out. Nothing is retried here.
@@ -75,8 +78,8 @@ class AnthropicBackend(Backend):
         timeout: float = 600.0,
         **unknown: object,
     ) -> None:
-        name, at, inside = re.match(r"(.*?)(?:(@)(https?://.*))?$", model, re.DOTALL).groups()  # type: ignore[union-attr]
-        if at and base_url:
+        name, inside = split_reference(model)
+        if inside and base_url:
             raise UsageError(f"{NAME}: the server stands in the reference and in base_url; give one")
         if not name:
             raise UsageError(f"{NAME}: name a model, e.g. anthropic:claude-haiku-4-5")
@@ -88,8 +91,26 @@ class AnthropicBackend(Backend):
         except ImportError as error:
             raise MissingDependency("anthropic", "anthropic") from error
         self._sdk = anthropic
+        named = os.environ.get(URL_VARIABLE) or None
+        self._endpoint = endpoint_of(
+            NAME,
+            server_url(NAME, inside or base_url or named or VENDOR),
+            api_key=api_key,
+            key_variable=KEY_VARIABLE,
+            url_variable=URL_VARIABLE,
+            named=named,
+            vendor=VENDOR,
+        )
+        if not self._endpoint.api_key:
+            how = self._endpoint.withheld or f"set {KEY_VARIABLE} or give api_key, a callable that returns it"
+            raise AuthFailed(f"{NAME}: no API key; {how}", backend=NAME)
         self._client = anthropic.Anthropic(
-            api_key=_key(api_key), base_url=inside or base_url, max_retries=0, timeout=self._timeout
+            api_key=self._endpoint.api_key,
+            base_url=self._endpoint.url,
+            max_retries=0,
+            timeout=self._timeout,
+            # The SDK would follow a redirect to another host, and take the key along.
+            http_client=anthropic.DefaultHttpxClient(follow_redirects=False),
         )
         self._closed = False
 
@@ -222,21 +243,11 @@ class AnthropicBackend(Backend):
     def _status_error(self, error: Any) -> BackendError:
         status = error.status_code if error.status_code >= 400 else STATUS_OF_TYPE.get(error.type, 500)
         headers = {**error.response.headers, "x-request-id": error.request_id}
-        return error_from_answer(status, _body_text(error), headers, backend=NAME, model=self.model)
+        body = _body_text(error).replace(self._endpoint.api_key or "\0", "[the key]")
+        return error_from_answer(status, body, headers, backend=NAME, model=self.model)
 
 
 def _body_text(error: Any) -> str:
     import json
 
     return json.dumps(error.body) if isinstance(error.body, dict) else str(error.body or error.message)
-
-
-def _key(api_key: Callable[[], str] | None) -> str:
-    if api_key is not None and not callable(api_key):
-        raise UsageError(f"{NAME}: api_key must be a callable that returns the key, so that no key stands in code")
-    key = api_key() if api_key is not None else os.environ.get(KEY_VARIABLE)
-    if not key:
-        raise AuthFailed(
-            f"{NAME}: no API key; set {KEY_VARIABLE} or give api_key, a callable that returns it", backend=NAME
-        )
-    return key
