@@ -1,121 +1,44 @@
-"""llama.cpp's HTTP dialect: our request as its JSON, its JSON as our completion."""
+"""The road to a llama.cpp server: what is asked over HTTP, from a thread or from an event loop."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import functools
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Self
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Mapping
+from typing import Any, Self, TypeVar
 
-from attrs import define, field
+from attrs import frozen
 
 from osport.backends._embedded_server import Endpoint
 from osport.backends._http_errors import error_from_answer, translated
-from osport.core.types import FinishReason, Message, Request, Usage
 from osport.errors import BadResponse, MissingDependency, TimedOut
 
-__all__ = ["Answer", "LlamaHttp", "sampling_fields", "wire_messages"]
+__all__ = ["Ask", "Asking", "LlamaHttp"]
 
 BACKEND = "llama_server"
 
-# Samplers and habits of the engine that osport has no parameter for, each switched off or pinned,
-# so that nothing depends on how a server was started. penalties look back this many tokens.
-PINNED: dict[str, Any] = {
-    "samplers": ["penalties", "top_k", "top_p", "min_p", "temperature"],
-    "repeat_last_n": 64,
-    "typical_p": 1.0,
-    "top_n_sigma": -1.0,
-    "dynatemp_range": 0.0,
-    "xtc_probability": 0.0,
-    "dry_multiplier": 0.0,
-    "mirostat": 0,
-    "min_keep": 0,
-    "n_keep": 0,
-    "n_probs": 0,
-    "logit_bias": [],
-    "ignore_eos": False,
-    "reasoning_format": "deepseek",
-}
-
-FINISH: dict[str, FinishReason] = {"stop": "stop", "length": "length", "tool_calls": "tool_calls"}
+T = TypeVar("T")
 
 
-def sampling_fields(request: Request, *, prompt_cache: bool) -> dict[str, Any]:
-    """Every sampling parameter by the server's own name, none left to its default."""
-    sampling = request.sampling.filled()
-    return {
-        "max_tokens": sampling.max_tokens,
-        "temperature": sampling.temperature,
-        "top_p": sampling.top_p,
-        "top_k": sampling.top_k,
-        "min_p": sampling.min_p,
-        "repeat_penalty": sampling.repeat_penalty,
-        "presence_penalty": sampling.presence_penalty,
-        "frequency_penalty": sampling.frequency_penalty,
-        "seed": sampling.seed,
-        "stop": list(sampling.stop or ()),
-        **PINNED,
-        "cache_prompt": prompt_cache,
-    }
+@frozen
+class Ask:
+    """One request to the server: a POST with this body, or a GET without one. ``timeout`` in seconds."""
+
+    path: str
+    body: Mapping[str, Any] | None
+    timeout: float
 
 
-def wire_messages(messages: Sequence[Message]) -> list[dict[str, str]]:
-    """Messages as the chat routes take them."""
-    return [{"role": message.role, "content": message.content} for message in messages]
-
-
-@define
-class Answer:
-    """An answer as it comes in, whole or in pieces."""
-
-    texts: list[str] = field(factory=list)
-    reasonings: list[str] = field(factory=list)
-    finish: FinishReason | None = None
-    usage: Usage = field(factory=Usage)
-    model: str = ""
-    request_id: str | None = None
-
-    def take(self, payload: Any) -> str:
-        """Read one JSON object of a chat or text completion; returns the new text in it."""
-        try:
-            self.model = payload.get("model") or self.model
-            self.request_id = payload.get("id") or self.request_id
-            if payload.get("usage"):
-                self.usage = _usage(payload["usage"])
-            if not payload["choices"]:
-                return ""
-            choice = payload["choices"][0]
-            if choice.get("finish_reason"):
-                self.finish = FINISH.get(choice["finish_reason"], "unknown")
-            part = choice.get("message") or choice.get("delta") or {"content": choice.get("text")}
-            text = "" + (part.get("content") or "")
-            self.texts.append(text)
-            self.reasonings.append("" + (part.get("reasoning_content") or ""))
-        except (KeyError, TypeError, AttributeError, IndexError) as error:
-            raise BadResponse(f"{BACKEND}: not an answer ({error!r}): {str(payload)[:200]}", backend=BACKEND) from error
-        return text
-
-    @property
-    def text(self) -> str:
-        """All text so far."""
-        return "".join(self.texts)
-
-    @property
-    def reasoning(self) -> str | None:
-        """The thinking that the server told apart from the answer."""
-        return "".join(self.reasonings) or None
-
-
-def _usage(usage: Mapping[str, Any]) -> Usage:
-    return Usage(
-        prompt_tokens=usage.get("prompt_tokens"),
-        completion_tokens=usage.get("completion_tokens"),
-        cached_tokens=(usage.get("prompt_tokens_details") or {}).get("cached_tokens"),
-    )
+Asking = Generator[Ask, Any, T]
+"""What asks the server and goes on with its answers, written once for both roads: it yields what to ask, is sent
+the JSON that came back (or has the error raised inside it), and returns what it made of that."""
 
 
 class LlamaHttp:
-    """One httpx client; thread-safe. ``model`` is how errors call the model."""
+    """The way to one server; thread-safe. ``model`` is how errors call the model."""
 
     def __init__(self, model: str, *, through_proxy: bool) -> None:
         try:
@@ -124,35 +47,57 @@ class LlamaHttp:
         except ImportError as error:
             raise MissingDependency(error.name or "httpx", "llama-server") from error
         self.model = model
+        self._through_proxy = through_proxy
         self._client = httpx.Client(
             trust_env=through_proxy,
             follow_redirects=False,
+            verify=_tls(),
             # The server closes a connection that was idle for five seconds, perhaps at the very moment of the
             # next request; one that is given up earlier cannot break that way.
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=20, keepalive_expiry=1.0),
         )
 
-    def get(self, endpoint: Endpoint, path: str, *, timeout: float) -> Any:
-        """The JSON answer to a GET."""
-        return self._call("GET", endpoint, path, None, timeout)
+    def run(self, asking: Asking[T], where: Callable[[], Endpoint]) -> T:
+        """Ask everything from this thread; ``where`` is called when there is something to ask."""
+        try:
+            ask = next(asking)
+            endpoint = where()
+            while True:
+                try:
+                    answer = self._answer(endpoint, ask)
+                except Exception as error:  # noqa: BLE001 - the asker decides
+                    ask = asking.throw(error)
+                else:
+                    ask = asking.send(answer)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
 
-    def post(self, endpoint: Endpoint, path: str, body: Mapping[str, Any], *, timeout: float) -> Any:
-        """The JSON answer to a POST."""
-        return self._call("POST", endpoint, path, body, timeout)
+    async def arun(self, asking: Asking[T], where: Callable[[], Endpoint]) -> T:
+        """Ask everything from this event loop; cancelling closes the connection, which frees the slot."""
+        async with self._async_client() as client:
+            try:
+                ask = next(asking)
+                # An embedded server may have to be started, which takes its time.
+                endpoint = await asyncio.to_thread(where)
+                while True:
+                    try:
+                        answer = await self._aanswer(client, endpoint, ask)
+                    except Exception as error:  # noqa: BLE001 - the asker decides
+                        ask = asking.throw(error)
+                    else:
+                        ask = asking.send(answer)
+            except StopIteration as end:
+                return end.value  # type: ignore[no-any-return]
 
-    def events(self, endpoint: Endpoint, path: str, body: Mapping[str, Any], *, timeout: float) -> Iterator[Any]:
+    def events(self, endpoint: Endpoint, ask: Ask) -> Iterator[Any]:
         """The JSON objects of a server-sent event stream; closing the iterator closes the connection."""
         from httpx_sse import EventSource, SSEError
 
-        # llama.cpp closes the connection behind a stream without saying so; the next request would find it dead.
-        headers = {**_headers(endpoint), "Connection": "close"}
         with (
-            translated(backend=BACKEND, model=self.model, timeout=timeout),
-            self._client.stream(
-                "POST", endpoint.url + path, json=body, headers=headers, timeout=_timeouts(timeout)
-            ) as response,
+            self._translated(ask),
+            self._client.stream(**_request(endpoint, ask, streaming=True)) as response,
         ):
-            response.stream = _until(response.stream, timeout)
+            response.stream = _until(response.stream, ask.timeout)
             if not response.is_success:
                 response.read()
                 raise self._error(response.status_code, response.text, response.headers)
@@ -160,13 +105,37 @@ class LlamaHttp:
                 for event in EventSource(response).iter_sse():
                     if event.data == "[DONE]":
                         return
-                    payload = self._json(event.data)
-                    if isinstance(payload, dict) and "error" in payload:
-                        code = payload["error"].get("code") if isinstance(payload["error"], dict) else None
-                        raise self._error(code if isinstance(code, int) else 500, event.data, response.headers)
-                    yield payload
+                    yield self._event(event.data, response.headers)
             except SSEError as error:
                 raise BadResponse(f"{BACKEND}: {error}", backend=BACKEND, model=self.model) from error
+
+    async def aevents(self, endpoint: Endpoint, ask: Ask) -> AsyncGenerator[Any, None]:
+        """:meth:`events` for an event loop."""
+        from httpx_sse import EventSource, SSEError
+
+        ends = asyncio.get_running_loop().time() + ask.timeout
+        async with self._async_client() as client:
+            with self._translated(ask):
+                async with _deadline(ask, ends):
+                    request = client.build_request(**_request(endpoint, ask, streaming=True))
+                    response = await client.send(request, stream=True)
+                try:
+                    if not response.is_success:
+                        async with _deadline(ask, ends):
+                            await response.aread()
+                        raise self._error(response.status_code, response.text, response.headers)
+                    events = EventSource(response).aiter_sse()
+                    while True:
+                        # Around each wait, never around a yield: it would cancel what the consumer does meanwhile.
+                        async with _deadline(ask, ends):
+                            event = await anext(events, None)
+                        if event is None or event.data == "[DONE]":
+                            return
+                        yield self._event(event.data, response.headers)
+                except SSEError as error:
+                    raise BadResponse(f"{BACKEND}: {error}", backend=BACKEND, model=self.model) from error
+                finally:
+                    await response.aclose()
 
     def close(self) -> None:
         """Close all connections."""
@@ -178,18 +147,39 @@ class LlamaHttp:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _call(self, method: str, endpoint: Endpoint, path: str, body: Mapping[str, Any] | None, timeout: float) -> Any:
-        with (
-            translated(backend=BACKEND, model=self.model, timeout=timeout),
-            self._client.stream(
-                method, endpoint.url + path, json=body, headers=_headers(endpoint), timeout=_timeouts(timeout)
-            ) as response,
-        ):
-            response.stream = _until(response.stream, timeout)
+    def _answer(self, endpoint: Endpoint, ask: Ask) -> Any:
+        with self._translated(ask), self._client.stream(**_request(endpoint, ask)) as response:
+            response.stream = _until(response.stream, ask.timeout)
             response.read()
+        return self._read(response)
+
+    async def _aanswer(self, client: Any, endpoint: Endpoint, ask: Ask) -> Any:
+        with self._translated(ask):
+            async with _deadline(ask, asyncio.get_running_loop().time() + ask.timeout):
+                response = await client.request(**_request(endpoint, ask))
+        return self._read(response)
+
+    def _async_client(self) -> Any:
+        # A client belongs to one event loop, and a model may be asked from several: one for each call. On the
+        # loopback a new connection costs a fraction of a millisecond.
+        import httpx
+
+        return httpx.AsyncClient(trust_env=self._through_proxy, follow_redirects=False, verify=_tls())
+
+    def _translated(self, ask: Ask) -> contextlib.AbstractContextManager[None]:
+        return translated(backend=BACKEND, model=self.model, timeout=ask.timeout)
+
+    def _read(self, response: Any) -> Any:
         if not response.is_success:
             raise self._error(response.status_code, response.text, response.headers)
         return self._json(response.text)
+
+    def _event(self, data: str, headers: Mapping[str, str]) -> Any:
+        payload = self._json(data)
+        if isinstance(payload, dict) and "error" in payload:
+            code = payload["error"].get("code") if isinstance(payload["error"], dict) else None
+            raise self._error(code if isinstance(code, int) else 500, data, headers)
+        return payload
 
     def _error(self, status: int, body: str, headers: Mapping[str, str]) -> Exception:
         return error_from_answer(status, body, headers, backend=BACKEND, model=self.model)
@@ -201,18 +191,46 @@ class LlamaHttp:
             raise BadResponse(f"{BACKEND}: not JSON: {text[:200]!r}", backend=BACKEND, model=self.model) from error
 
 
-def _headers(endpoint: Endpoint) -> dict[str, str]:
-    return {"Authorization": f"Bearer {endpoint.api_key}"} if endpoint.api_key else {}
-
-
-def _timeouts(timeout: float) -> Any:
+@functools.cache
+def _tls() -> Any:
+    """Reading the certificates takes longer than many an answer: once for all clients."""
     import httpx
 
-    return httpx.Timeout(timeout, connect=min(timeout, 10.0))
+    return httpx.create_ssl_context()
+
+
+def _request(endpoint: Endpoint, ask: Ask, *, streaming: bool = False) -> dict[str, Any]:
+    import httpx
+
+    headers = {"Authorization": f"Bearer {endpoint.api_key}"} if endpoint.api_key else {}
+    if streaming:
+        # llama.cpp closes the connection behind a stream without saying so; the next request would find it dead.
+        headers["Connection"] = "close"
+    return {
+        "method": "GET" if ask.body is None else "POST",
+        "url": endpoint.url + ask.path,
+        "json": ask.body,
+        "headers": headers,
+        "timeout": httpx.Timeout(ask.timeout, connect=min(ask.timeout, 10.0)),
+    }
+
+
+@contextlib.asynccontextmanager
+async def _deadline(ask: Ask, ends: float) -> AsyncIterator[None]:
+    """The whole answer must be there in time: httpx's own limit holds for one read only."""
+    try:
+        async with asyncio.timeout_at(ends):
+            yield
+    except TimeoutError as error:
+        raise _late(ask.timeout) from error
+
+
+def _late(timeout: float) -> TimedOut:
+    return TimedOut(f"{BACKEND}: no complete answer within {timeout:g} s (timeout)", backend=BACKEND)
 
 
 def _until(stream: Any, timeout: float) -> Any:
-    """The same bytes, but the whole answer must be there in time: httpx's own limit holds for one read only."""
+    """The same bytes under the deadline of the whole answer."""
     import httpx
 
     deadline = time.monotonic() + timeout
@@ -222,7 +240,7 @@ def _until(stream: Any, timeout: float) -> Any:
             for chunk in stream:
                 yield chunk
                 if time.monotonic() > deadline:
-                    raise TimedOut(f"{BACKEND}: no complete answer within {timeout:g} s (timeout)", backend=BACKEND)
+                    raise _late(timeout)
 
         def close(self) -> None:
             stream.close()
