@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import time
 import weakref
@@ -52,12 +53,7 @@ class HttpClient:
         self.backend = backend
         self.model = model
         self._closed = False
-        # Reading the certificates takes longer than a call; both kinds of client share them.
-        self._common: dict[str, Any] = {
-            "trust_env": through_proxy,
-            "follow_redirects": False,
-            "verify": httpx.create_ssl_context(trust_env=through_proxy),
-        }
+        self._common: dict[str, Any] = {"trust_env": through_proxy, "follow_redirects": False, "verify": _tls()}
         self._client = httpx.Client(
             **self._common,
             # The server closes a connection that was idle for five seconds, perhaps at the very moment of the
@@ -74,11 +70,13 @@ class HttpClient:
         """The JSON answer to a POST."""
         return self._call("POST", endpoint, path, body, timeout)
 
+    async def aget(self, endpoint: Endpoint, path: str, *, timeout: float) -> Any:
+        """:meth:`get` for asyncio."""
+        return await self._acall("GET", endpoint, path, None, timeout)
+
     async def apost(self, endpoint: Endpoint, path: str, body: Mapping[str, Any], *, timeout: float) -> Any:
         """:meth:`post` for asyncio."""
-        async with self._astreamed(endpoint, path, body, timeout, {}) as response:
-            await response.aread()
-            return self._whole(endpoint, response)
+        return await self._acall("POST", endpoint, path, body, timeout)
 
     def events(self, endpoint: Endpoint, path: str, body: Mapping[str, Any], *, timeout: float) -> Generator[Any]:
         """The JSON objects of a server-sent event stream; closing the iterator closes the connection."""
@@ -100,7 +98,7 @@ class HttpClient:
         """:meth:`events` for asyncio."""
         from httpx_sse import EventSource
 
-        async with self._astreamed(endpoint, path, body, timeout, ONE_STREAM) as response:
+        async with self._astreamed("POST", endpoint, path, body, timeout, ONE_STREAM) as response:
             if not response.is_success:
                 await response.aread()
                 raise self._error(endpoint, response.status_code, response.text, response.headers)
@@ -126,7 +124,7 @@ class HttpClient:
         self, endpoint: Endpoint, path: str, body: Mapping[str, Any], *, timeout: float
     ) -> AsyncGenerator[Any]:
         """:meth:`lines` for asyncio."""
-        async with self._astreamed(endpoint, path, body, timeout, ONE_STREAM) as response:
+        async with self._astreamed("POST", endpoint, path, body, timeout, ONE_STREAM) as response:
             if not response.is_success:
                 await response.aread()
                 raise self._error(endpoint, response.status_code, response.text, response.headers)
@@ -152,6 +150,13 @@ class HttpClient:
             response.read()
             return self._whole(endpoint, response)
 
+    async def _acall(
+        self, method: str, endpoint: Endpoint, path: str, body: Mapping[str, Any] | None, timeout: float
+    ) -> Any:
+        async with self._astreamed(method, endpoint, path, body, timeout, {}) as response:
+            await response.aread()
+            return self._whole(endpoint, response)
+
     @contextlib.contextmanager
     def _streamed(
         self,
@@ -163,27 +168,30 @@ class HttpClient:
         headers: Mapping[str, str],
     ) -> Iterator[Any]:
         self._refuse_closed()
-        headers = {**endpoint.headers, **headers}
+        deadline = time.monotonic() + timeout
         with (
             translated(backend=self.backend, model=self.model, timeout=timeout),
-            self._client.stream(
-                method, endpoint.url + path, json=body, headers=headers, timeout=_timeouts(timeout)
-            ) as response,
+            self._client.stream(**_request(method, endpoint, path, body, timeout, headers)) as response,
         ):
-            response.stream = _until(response.stream, timeout, self._late(timeout))
+            response.stream = _until(response.stream, deadline, self._late(timeout))
             yield response
 
     @contextlib.asynccontextmanager
     async def _astreamed(
-        self, endpoint: Endpoint, path: str, body: Mapping[str, Any], timeout: float, headers: Mapping[str, str]
+        self,
+        method: str,
+        endpoint: Endpoint,
+        path: str,
+        body: Mapping[str, Any] | None,
+        timeout: float,
+        headers: Mapping[str, str],
     ) -> AsyncIterator[Any]:
         self._refuse_closed()
-        headers = {**endpoint.headers, **headers}
+        deadline = asyncio.get_running_loop().time() + timeout
+        client = self._client_of_this_loop()
         with translated(backend=self.backend, model=self.model, timeout=timeout):
-            async with self._client_of_this_loop().stream(
-                "POST", endpoint.url + path, json=body, headers=headers, timeout=_timeouts(timeout)
-            ) as response:
-                response.stream = _auntil(response.stream, timeout, self._late(timeout))
+            async with client.stream(**_request(method, endpoint, path, body, timeout, headers)) as response:
+                response.stream = _auntil(response.stream, deadline, self._late(timeout))
                 yield response
 
     def _client_of_this_loop(self) -> Any:
@@ -200,10 +208,10 @@ class HttpClient:
         if not response.is_success:
             raise self._error(endpoint, response.status_code, response.text, response.headers)
         self._refuse_other_type(response.headers, ("application/json",))
-        return self._json(response.text)
+        return self._piece(endpoint, response.text, response.headers)
 
     def _piece(self, endpoint: Endpoint, text: str, headers: Mapping[str, str]) -> Any:
-        """One object of a stream; an error after a 200 is raised as what it would have been before it."""
+        """One object; an error behind a 200 is raised as what it would have been instead of it."""
         payload = self._json(text)
         if isinstance(payload, dict) and payload.get("error"):
             error = payload["error"]
@@ -255,17 +263,36 @@ class HttpClient:
             raise UsageError(f"this {self.backend} model is closed; make a new Model")
 
 
-def _timeouts(timeout: float) -> Any:
+@functools.cache
+def _tls() -> Any:
+    """Reading the certificates takes longer than many an answer: once for all clients."""
     import httpx
 
-    return httpx.Timeout(timeout, connect=min(timeout, 10.0))
+    return httpx.create_ssl_context()
 
 
-def _until(stream: Any, timeout: float, late: TimedOut) -> Any:
+def _request(
+    method: str,
+    endpoint: Endpoint,
+    path: str,
+    body: Mapping[str, Any] | None,
+    timeout: float,
+    headers: Mapping[str, str],
+) -> dict[str, Any]:
+    import httpx
+
+    return {
+        "method": method,
+        "url": endpoint.url + path,
+        "json": body,
+        "headers": {**endpoint.headers, **headers},
+        "timeout": httpx.Timeout(timeout, connect=min(timeout, 10.0)),
+    }
+
+
+def _until(stream: Any, deadline: float, late: TimedOut) -> Any:
     """The same bytes, but the whole answer must be there in time: httpx's own limit holds for one read only."""
     import httpx
-
-    deadline = time.monotonic() + timeout
 
     class Watched(httpx.SyncByteStream):
         def __iter__(self) -> Iterator[bytes]:
@@ -280,17 +307,22 @@ def _until(stream: Any, timeout: float, late: TimedOut) -> Any:
     return Watched()
 
 
-def _auntil(stream: Any, timeout: float, late: TimedOut) -> Any:
+def _auntil(stream: Any, deadline: float, late: TimedOut) -> Any:
     import httpx
-
-    deadline = time.monotonic() + timeout
 
     class Watched(httpx.AsyncByteStream):
         async def __aiter__(self) -> AsyncIterator[bytes]:
-            async for chunk in stream:
+            chunks = aiter(stream)
+            while True:
+                # Around each wait, never around a yield: it would cancel what the consumer does meanwhile.
+                try:
+                    async with asyncio.timeout_at(deadline):
+                        chunk = await anext(chunks, None)
+                except TimeoutError as error:
+                    raise late from error
+                if chunk is None:
+                    return
                 yield chunk
-                if time.monotonic() > deadline:
-                    raise late
 
         async def aclose(self) -> None:
             await stream.aclose()

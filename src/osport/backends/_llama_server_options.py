@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
 from osport.backends._embedded_server import Settings
 from osport.backends._gguf_model import GgufModel
+from osport.backends._http_client import Endpoint
 from osport.backends._options import check_number, check_seconds, default_threads
-from osport.errors import UsageError
+from osport.backends._servers import ApiKey, endpoint_of, server_url
 
-__all__ = ["checked_url", "key_of", "settings_of"]
+__all__ = ["remote_endpoint", "settings_of"]
 
 NAME = "llama_server"
 KEY_VARIABLE = "LLAMA_API_KEY"
+URL_VARIABLE = "LLAMA_BASE_URL"
 # Of the embedded engine's options; context and threads depend on the model and the machine.
 DEFAULTS: dict[str, object] = {"slots": 1, "port": 0, "startup_timeout": 120.0}
 
@@ -38,23 +39,14 @@ def settings_of(gguf: GgufModel, options: Mapping[str, Any]) -> Settings:
     )
 
 
-def checked_url(url: str) -> str:
-    """The base of all routes. The key never stands in a URL, for URLs stand in messages and records."""
-    parts = urlsplit(url)
-    if parts.username or parts.password:
-        raise UsageError(f"{NAME}: no credentials in the URL; put the key into {KEY_VARIABLE} or give api_key")
-    try:
-        usable = bool(parts.hostname) and (parts.port is None or parts.port > 0) and not parts.query
-    except ValueError:
-        usable = False
-    if not usable:
-        raise UsageError(f"{NAME}: {url!r} is not the URL of a server; write http://host:port")
-    return url.rstrip("/").removesuffix("/v1")
-
-
-def key_of(api_key: Callable[[], str] | None) -> str | None:
-    if api_key is None:
-        return os.environ.get(KEY_VARIABLE) or None
-    if not callable(api_key):
-        raise UsageError(f"{NAME}: api_key must be a callable that returns the key, so that no key stands in code")
-    return api_key()
+def remote_endpoint(url: str, api_key: ApiKey | None) -> Endpoint:
+    """A server that runs already, with the key that may go there."""
+    return endpoint_of(
+        NAME,
+        server_url(NAME, url),
+        api_key=api_key,
+        key_variable=KEY_VARIABLE,
+        url_variable=URL_VARIABLE,
+        named=os.environ.get(URL_VARIABLE) or None,
+        vendor=None,
+    )

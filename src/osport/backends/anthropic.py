@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from typing import Any, ClassVar
 
+from osport.backends._answer_checks import check_model, check_prompt_tokens
+from osport.backends._anthropic_transport import watched_transport
 from osport.backends._http_errors import error_from_answer
 from osport.backends._options import check_seconds, refuse_unknown
 from osport.backends._servers import endpoint_of, server_url, split_reference
@@ -110,7 +114,7 @@ class AnthropicBackend(Backend):
             max_retries=0,
             timeout=self._timeout,
             # The SDK would follow a redirect to another host, and take the key along.
-            http_client=anthropic.DefaultHttpxClient(follow_redirects=False),
+            http_client=anthropic.DefaultHttpxClient(follow_redirects=False, transport=watched_transport(NAME)),
         )
         self._closed = False
 
@@ -192,10 +196,17 @@ class AnthropicBackend(Backend):
         }
 
     def _completion(self, message: Any, body: dict[str, Any], latency: float, ttft: float | None = None) -> Completion:
+        if getattr(message, "type", None) == "error":
+            raise self._error_after_200(message)
+        check_model(self.model, _undated(message.model, self.model), backend=NAME)
+        if getattr(message, "usage", None) is None:
+            what = "the answer came without usage, so nobody can see whether the prompt was cut"
+            raise BadResponse(f"{NAME}: {what}", backend=NAME, model=self.model)
         try:
             usage = message.usage
             read = usage.cache_read_input_tokens or 0
             prompt = usage.input_tokens + (usage.cache_creation_input_tokens or 0) + read
+            check_prompt_tokens(_words_in(body), prompt, backend=NAME, model=self.model)
             reasoning = "".join(block.thinking for block in message.content if block.type == "thinking")
             return Completion(
                 text="".join(block.text for block in message.content if block.type == "text"),
@@ -230,15 +241,28 @@ class AnthropicBackend(Backend):
             raise TimedOut(f"{NAME}: no answer within {seconds:g} s (timeout)", **names) from error
         except sdk.APIConnectionError as error:
             cause = error.__cause__ or error
+            if isinstance(cause, BackendError):
+                raise cause from error
+            if isinstance(cause, httpx2.RemoteProtocolError | httpx2.ReadError):
+                raise ServerFault(f"{NAME}: the connection broke during the answer: {cause}", **names) from error
             raise Unreachable(f"{NAME}: cannot reach {self._client.base_url}: {cause}", **names) from error
         except sdk.APIStatusError as error:
             raise self._status_error(error) from error
         except sdk.APIResponseValidationError as error:
             raise BadResponse(f"{NAME}: {error}", **names) from error
+        except json.JSONDecodeError as error:
+            raise BadResponse(f"{NAME}: not JSON: {error}", **names) from error
         except httpx2.HTTPError as error:
             raise ServerFault(f"{NAME}: the connection broke during the answer: {error}", **names) from error
         except sdk.AnthropicError as error:
             raise BackendError(f"{NAME}: {error}", **names) from error
+
+    def _error_after_200(self, message: Any) -> BackendError:
+        error = message.model_dump().get("error") or {}
+        text = json.dumps({"error": error})
+        return error_from_answer(
+            STATUS_OF_TYPE.get(str(error.get("type")), 500), text, {}, backend=NAME, model=self.model
+        )
 
     def _status_error(self, error: Any) -> BackendError:
         status = error.status_code if error.status_code >= 400 else STATUS_OF_TYPE.get(error.type, 500)
@@ -247,7 +271,17 @@ class AnthropicBackend(Backend):
         return error_from_answer(status, body, headers, backend=NAME, model=self.model)
 
 
-def _body_text(error: Any) -> str:
-    import json
+def _undated(answered: str | None, asked: str) -> str | None:
+    """The name asked for, where the answer's is the same with a date behind it."""
+    dated = answered is not None and re.fullmatch(re.escape(asked) + r"-\d{8}", answered)
+    return asked if dated else answered
 
+
+def _words_in(body: dict[str, Any]) -> int:
+    """Words of the conversation: no tokenizer makes fewer tokens of them."""
+    system = [block["text"] for block in body.get("system", ())]
+    return sum(len(text.split()) for text in (*system, *(turn["content"] for turn in body["messages"])))
+
+
+def _body_text(error: Any) -> str:
     return json.dumps(error.body) if isinstance(error.body, dict) else str(error.body or error.message)

@@ -7,11 +7,12 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import ClassVar, TypeVar
 
-from osport.backends._embedded_server import EmbeddedServer, Endpoint, engine_name
+from osport.backends._embedded_server import EmbeddedServer, engine_name
 from osport.backends._gguf_model import GgufModel
+from osport.backends._http_client import Endpoint
 from osport.backends._llama_dialogue import Dialogue, takes_tools
 from osport.backends._llama_http import Asking, LlamaHttp
-from osport.backends._llama_server_options import checked_url, key_of, settings_of
+from osport.backends._llama_server_options import remote_endpoint, settings_of
 from osport.backends._options import check_seconds, check_switch, refuse_unknown
 from osport.core.types import ContinuationScore
 from osport.errors import BadResponse, ServerFault, Unreachable, UsageError
@@ -45,8 +46,8 @@ class LlamaServerBackend(Backend):
     trained with, at most 8192); ``slots``, sequences at the same time (1); ``threads`` (llama.cpp's own
     rule: all cores up to four, half of them above); ``gpu_layers`` (None: as many as fit); ``port``
     (None: any free one); ``startup_timeout`` (120 s).
-    For a URL: ``api_key``, a callable that returns the key (default: the environment variable
-    ``LLAMA_API_KEY``).
+    For a URL: ``api_key``, a callable that returns the key; without one the key in ``LLAMA_API_KEY`` goes to the
+    server in ``LLAMA_BASE_URL``, and nowhere else.
     For both: ``timeout`` of one call (600 s); ``prompt_cache``, whether the part of a prompt that equals
     the one before it is not computed again (True; changes speed, and in rare cases the last bits of logits).
 
@@ -96,7 +97,7 @@ class LlamaServerBackend(Backend):
             given = [name for name, value in for_embedded.items() if value is not None]
             if given:
                 raise UsageError(f"{NAME}: {given[0]} is set where the server at {model} was started, not here")
-            self._remote = Endpoint(checked_url(model), key_of(api_key))
+            self._remote = remote_endpoint(model, api_key)
         else:
             if api_key is not None:
                 raise UsageError(f"{NAME}: api_key is for a server by URL; the embedded one makes its own")
@@ -171,7 +172,7 @@ class LlamaServerBackend(Backend):
         """Answer piece by piece; closing the iterator closes the connection, which frees the slot."""
         call = self._run(self._dialogue.prepared(request, stream=True))
         with self._watching() as where:
-            for payload in self._http.events(where(), call.ask):
+            for payload in self._http.pieces(where(), call.ask):
                 if delta := call.take(payload):
                     yield delta
         yield Delta("", self._run(self._dialogue.completed(call)))
@@ -181,7 +182,7 @@ class LlamaServerBackend(Backend):
         call = await self._arun(self._dialogue.prepared(request, stream=True))
         with self._watching() as where:
             endpoint = await asyncio.to_thread(where)
-            async with contextlib.aclosing(self._http.aevents(endpoint, call.ask)) as payloads:
+            async with contextlib.aclosing(self._http.apieces(endpoint, call.ask)) as payloads:
                 async for payload in payloads:
                     if delta := call.take(payload):
                         yield delta
