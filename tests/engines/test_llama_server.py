@@ -11,7 +11,7 @@ import time
 import httpx
 import pytest
 
-from osport.backends._llama_http import sampling_fields
+from osport.backends._llama_wire import sampling_fields
 from osport.backends.llama_server import LlamaServerBackend
 from osport.errors import (
     AuthFailed,
@@ -123,7 +123,7 @@ def test_every_parameter_reaches_the_engine_under_its_own_name(server):
         stop=("zzz",),
     )
     request = Request(prompt="Once", sampling=sampling)
-    sent = sampling_fields(request, prompt_cache=True)
+    sent = sampling_fields(sampling, prompt_cache=True)
     endpoint = server.endpoint
     answer = httpx.post(
         f"{endpoint.url}/completion",

@@ -18,11 +18,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any
 
-from attrs import field, frozen
+from attrs import frozen
 
+from osport.backends._http_client import Endpoint
 from osport.errors import MissingDependency, ServerFault, TimedOut, UsageError
 
-__all__ = ["EmbeddedServer", "Endpoint", "Settings", "engine_name"]
+__all__ = ["EmbeddedServer", "Settings", "engine_name"]
 
 # Threads that spin while they wait for one another crawl as soon as another process wants their core. On two
 # cores, 64 tokens of a 135M model: idle 0.42 s either way; beside one busy process 6 s and more with OpenMP's
@@ -32,14 +33,6 @@ MAX_RESTARTS = 3
 STOP_SECONDS = 3.0
 LOG_LINES = 200
 TAIL_LINES = 8
-
-
-@frozen
-class Endpoint:
-    """Where a server listens, and the key it wants."""
-
-    url: str
-    api_key: str | None = field(default=None, repr=False)
 
 
 @frozen

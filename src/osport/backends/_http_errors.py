@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -24,6 +25,14 @@ __all__ = ["error_from_answer", "translated"]
 
 EXCERPT = 400
 
+# llama.cpp and OpenAI have a name for a prompt that is too long; Claude, vLLM and Ollama have only a sentence.
+OVERFLOW_KINDS = ("exceed_context_size_error", "context_length_exceeded")
+OVERFLOW_WORDS = re.compile(
+    r"prompt is too long|maximum context length|longer than the maximum model length"
+    r"|exceeds? the (?:available |model's )?(?:context|maximum context)|exceeds the context length",
+    re.IGNORECASE,
+)
+
 
 def error_from_answer(status: int, body: str, headers: Mapping[str, str], *, backend: str, model: str) -> BackendError:
     """The error for an answer that is not a success; ``status`` may also come from an error event after a 200."""
@@ -35,8 +44,7 @@ def error_from_answer(status: int, body: str, headers: Mapping[str, str], *, bac
         "request_id": headers.get("x-request-id"),
     }
     text = f"{backend}: HTTP {status}: {message}"
-    # llama.cpp has a type for it, Claude only a sentence.
-    if kind == "exceed_context_size_error" or (status == 400 and "prompt is too long" in message):
+    if kind in OVERFLOW_KINDS or (status in (400, 413, 422, 500) and OVERFLOW_WORDS.search(message)):
         return ContextOverflow(f"{text}. osport never trims a prompt: shorten it or give a larger context", **names)
     if status in (401, 403):
         return AuthFailed(f"{text}. Check the API key", **names)
@@ -74,13 +82,15 @@ def translated(*, backend: str, model: str, timeout: float) -> Iterator[None]:
 
 
 def _message(body: str) -> tuple[str, str]:
-    """Text and type of an error body, whatever its shape."""
+    """Text and kind of an error body, whatever its shape; OpenAI's kind is its ``code``, a word."""
     try:
         error = json.loads(body)["error"]
     except (ValueError, KeyError, TypeError):
         return body.strip()[:EXCERPT] or "(empty answer)", ""
     if isinstance(error, Mapping):
-        return str(error.get("message", error))[:EXCERPT], str(error.get("type", ""))
+        code = error.get("code")
+        kind = code if isinstance(code, str) else error.get("type", "")
+        return str(error.get("message", error))[:EXCERPT], str(kind)
     return str(error)[:EXCERPT], ""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import time
@@ -10,8 +11,11 @@ from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from typing import Any, ClassVar
 
+from osport.backends._answer_checks import check_model, check_prompt_tokens
+from osport.backends._anthropic_transport import watched_transport
 from osport.backends._http_errors import error_from_answer
 from osport.backends._options import check_seconds, refuse_unknown
+from osport.backends._servers import endpoint_of, server_url, split_reference
 from osport.core.types import FinishReason
 from osport.errors import (
     AuthFailed,
@@ -30,6 +34,8 @@ __all__ = ["AnthropicBackend"]
 
 NAME = "anthropic"
 KEY_VARIABLE = "ANTHROPIC_API_KEY"
+URL_VARIABLE = "ANTHROPIC_BASE_URL"
+VENDOR = "https://api.anthropic.com"
 
 FINISH: dict[str | None, FinishReason] = {
     "end_turn": "stop",
@@ -55,8 +61,9 @@ class AnthropicBackend(Backend):
     """The Anthropic Messages API.
 
     ``model``: a Claude model id, with ``@https://host`` behind it (or the option ``base_url``) for
-    another server that speaks this API. ``api_key``: a callable that returns the key (default: the
-    environment variable ``ANTHROPIC_API_KEY``). ``timeout`` of one call (600 s).
+    another server that speaks this API. ``api_key``: a callable that returns the key; without one the key
+    in ``ANTHROPIC_API_KEY`` goes to Anthropic and to the server in ``ANTHROPIC_BASE_URL``, and nowhere else.
+    ``timeout`` of one call (600 s).
 
     The API takes no temperature, no seed and none of the other sampling parameters, so no answer can be
     asked for twice; osport refuses them instead of leaving them out. Nothing is retried here.
@@ -75,8 +82,8 @@ class AnthropicBackend(Backend):
         timeout: float = 600.0,
         **unknown: object,
     ) -> None:
-        name, at, inside = re.match(r"(.*?)(?:(@)(https?://.*))?$", model, re.DOTALL).groups()  # type: ignore[union-attr]
-        if at and base_url:
+        name, inside = split_reference(model)
+        if inside and base_url:
             raise UsageError(f"{NAME}: the server stands in the reference and in base_url; give one")
         if not name:
             raise UsageError(f"{NAME}: name a model, e.g. anthropic:claude-haiku-4-5")
@@ -88,8 +95,26 @@ class AnthropicBackend(Backend):
         except ImportError as error:
             raise MissingDependency("anthropic", "anthropic") from error
         self._sdk = anthropic
+        named = os.environ.get(URL_VARIABLE) or None
+        self._endpoint = endpoint_of(
+            NAME,
+            server_url(NAME, inside or base_url or named or VENDOR),
+            api_key=api_key,
+            key_variable=KEY_VARIABLE,
+            url_variable=URL_VARIABLE,
+            named=named,
+            vendor=VENDOR,
+        )
+        if not self._endpoint.api_key:
+            how = self._endpoint.withheld or f"set {KEY_VARIABLE} or give api_key, a callable that returns it"
+            raise AuthFailed(f"{NAME}: no API key; {how}", backend=NAME)
         self._client = anthropic.Anthropic(
-            api_key=_key(api_key), base_url=inside or base_url, max_retries=0, timeout=self._timeout
+            api_key=self._endpoint.api_key,
+            base_url=self._endpoint.url,
+            max_retries=0,
+            timeout=self._timeout,
+            # The SDK would follow a redirect to another host, and take the key along.
+            http_client=anthropic.DefaultHttpxClient(follow_redirects=False, transport=watched_transport(NAME)),
         )
         self._closed = False
 
@@ -171,10 +196,17 @@ class AnthropicBackend(Backend):
         }
 
     def _completion(self, message: Any, body: dict[str, Any], latency: float, ttft: float | None = None) -> Completion:
+        if getattr(message, "type", None) == "error":
+            raise self._error_after_200(message)
+        check_model(self.model, _undated(message.model, self.model), backend=NAME)
+        if getattr(message, "usage", None) is None:
+            what = "the answer came without usage, so nobody can see whether the prompt was cut"
+            raise BadResponse(f"{NAME}: {what}", backend=NAME, model=self.model)
         try:
             usage = message.usage
             read = usage.cache_read_input_tokens or 0
             prompt = usage.input_tokens + (usage.cache_creation_input_tokens or 0) + read
+            check_prompt_tokens(_words_in(body), prompt, backend=NAME, model=self.model)
             reasoning = "".join(block.thinking for block in message.content if block.type == "thinking")
             return Completion(
                 text="".join(block.text for block in message.content if block.type == "text"),
@@ -209,34 +241,47 @@ class AnthropicBackend(Backend):
             raise TimedOut(f"{NAME}: no answer within {seconds:g} s (timeout)", **names) from error
         except sdk.APIConnectionError as error:
             cause = error.__cause__ or error
+            if isinstance(cause, BackendError):
+                raise cause from error
+            if isinstance(cause, httpx2.RemoteProtocolError | httpx2.ReadError):
+                raise ServerFault(f"{NAME}: the connection broke during the answer: {cause}", **names) from error
             raise Unreachable(f"{NAME}: cannot reach {self._client.base_url}: {cause}", **names) from error
         except sdk.APIStatusError as error:
             raise self._status_error(error) from error
         except sdk.APIResponseValidationError as error:
             raise BadResponse(f"{NAME}: {error}", **names) from error
+        except json.JSONDecodeError as error:
+            raise BadResponse(f"{NAME}: not JSON: {error}", **names) from error
         except httpx2.HTTPError as error:
             raise ServerFault(f"{NAME}: the connection broke during the answer: {error}", **names) from error
         except sdk.AnthropicError as error:
             raise BackendError(f"{NAME}: {error}", **names) from error
 
+    def _error_after_200(self, message: Any) -> BackendError:
+        error = message.model_dump().get("error") or {}
+        text = json.dumps({"error": error})
+        return error_from_answer(
+            STATUS_OF_TYPE.get(str(error.get("type")), 500), text, {}, backend=NAME, model=self.model
+        )
+
     def _status_error(self, error: Any) -> BackendError:
         status = error.status_code if error.status_code >= 400 else STATUS_OF_TYPE.get(error.type, 500)
         headers = {**error.response.headers, "x-request-id": error.request_id}
-        return error_from_answer(status, _body_text(error), headers, backend=NAME, model=self.model)
+        body = _body_text(error).replace(self._endpoint.api_key or "\0", "[the key]")
+        return error_from_answer(status, body, headers, backend=NAME, model=self.model)
+
+
+def _undated(answered: str | None, asked: str) -> str | None:
+    """The name asked for, where the answer's is the same with a date behind it."""
+    dated = answered is not None and re.fullmatch(re.escape(asked) + r"-\d{8}", answered)
+    return asked if dated else answered
+
+
+def _words_in(body: dict[str, Any]) -> int:
+    """Words of the conversation: no tokenizer makes fewer tokens of them."""
+    system = [block["text"] for block in body.get("system", ())]
+    return sum(len(text.split()) for text in (*system, *(turn["content"] for turn in body["messages"])))
 
 
 def _body_text(error: Any) -> str:
-    import json
-
     return json.dumps(error.body) if isinstance(error.body, dict) else str(error.body or error.message)
-
-
-def _key(api_key: Callable[[], str] | None) -> str:
-    if api_key is not None and not callable(api_key):
-        raise UsageError(f"{NAME}: api_key must be a callable that returns the key, so that no key stands in code")
-    key = api_key() if api_key is not None else os.environ.get(KEY_VARIABLE)
-    if not key:
-        raise AuthFailed(
-            f"{NAME}: no API key; set {KEY_VARIABLE} or give api_key, a callable that returns it", backend=NAME
-        )
-    return key

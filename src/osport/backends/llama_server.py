@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-import os
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar
-from urllib.parse import urlsplit
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from typing import ClassVar, TypeVar
 
-from attrs import frozen
-
-from osport.backends._embedded_server import EmbeddedServer, Endpoint, Settings, engine_name
+from osport.backends._embedded_server import EmbeddedServer, engine_name
 from osport.backends._gguf_model import GgufModel
-from osport.backends._llama_constraints import GBNF, constraint_fields, enforcement_of, refuse_stop_strings
-from osport.backends._llama_http import Answer, LlamaHttp, sampling_fields, wire_messages
-from osport.backends._options import check_number, check_seconds, check_switch, default_threads, refuse_unknown
-from osport.errors import BadResponse, ServerFault, TemplateError, Unreachable, UsageError
+from osport.backends._http_client import Endpoint
+from osport.backends._llama_constraints import GBNF
+from osport.backends._llama_dialogue import Dialogue, takes_tools
+from osport.backends._llama_http import Asking, LlamaHttp
+from osport.backends._llama_server_options import remote_endpoint, settings_of
+from osport.backends._options import check_seconds, check_switch, refuse_unknown
+from osport.core.types import ContinuationScore
+from osport.errors import BadResponse, ServerFault, Unreachable, UsageError
 from osport.plugin import (
     ALL_SAMPLING,
     Backend,
@@ -30,10 +30,8 @@ from osport.plugin import (
 
 __all__ = ["LlamaServerBackend"]
 
+T = TypeVar("T")
 NAME = "llama_server"
-KEY_VARIABLE = "LLAMA_API_KEY"
-# Of the embedded engine's options; context and threads depend on the model and the machine.
-DEFAULTS: dict[str, object] = {"slots": 1, "port": 0, "startup_timeout": 120.0}
 EMBEDDED_KINDS: frozenset[str] = frozenset({"json_schema", "choice", "regex", "grammar", "tools"})
 REMOTE_KINDS: frozenset[str] = frozenset({"json_schema", "choice", "grammar"})
 
@@ -49,8 +47,8 @@ class LlamaServerBackend(Backend):
     trained with, at most 8192); ``slots``, sequences at the same time (1); ``threads`` (llama.cpp's own
     rule: all cores up to four, half of them above); ``gpu_layers`` (None: as many as fit); ``port``
     (None: any free one); ``startup_timeout`` (120 s).
-    For a URL: ``api_key``, a callable that returns the key (default: the environment variable
-    ``LLAMA_API_KEY``).
+    For a URL: ``api_key``, a callable that returns the key; without one the key in ``LLAMA_API_KEY`` goes to the
+    server in ``LLAMA_BASE_URL``, and nowhere else.
     For both: ``timeout`` of one call (600 s); ``prompt_cache``, whether the part of a prompt that equals
     the one before it is not computed again (True; changes speed, and in rare cases the last bits of logits).
 
@@ -60,7 +58,9 @@ class LlamaServerBackend(Backend):
     """
 
     features: ClassVar[frozenset[str]] = (
-        ALL_SAMPLING | EMBEDDED_KINDS | {"chat", "raw_prompt", "prefill", "stream", "count_tokens"}
+        ALL_SAMPLING
+        | EMBEDDED_KINDS
+        | {"chat", "raw_prompt", "prefill", "tools", "thinking", "stream", "count_tokens", "logprobs", "score"}
     )
 
     def __init__(
@@ -88,8 +88,8 @@ class LlamaServerBackend(Backend):
             "startup_timeout": startup_timeout,
         }
         refuse_unknown(NAME, unknown, {*for_embedded, "timeout", "prompt_cache", "api_key"})
-        self._timeout = check_seconds(NAME, "timeout", timeout)
-        self._prompt_cache = check_switch(NAME, "prompt_cache", prompt_cache)
+        limit = check_seconds(NAME, "timeout", timeout)
+        cache = check_switch(NAME, "prompt_cache", prompt_cache)
         self._closed = False
         self._gguf: GgufModel | None = None
         self._embedded: EmbeddedServer | None = None
@@ -98,12 +98,19 @@ class LlamaServerBackend(Backend):
             given = [name for name, value in for_embedded.items() if value is not None]
             if given:
                 raise UsageError(f"{NAME}: {given[0]} is set where the server at {model} was started, not here")
-            self._remote = Endpoint(_checked_url(model), _key(api_key))
+            self._remote = remote_endpoint(model, api_key)
         else:
             if api_key is not None:
                 raise UsageError(f"{NAME}: api_key is for a server by URL; the embedded one makes its own")
             self._gguf = GgufModel.find(model, backend=NAME)
-            self._embedded = EmbeddedServer(_settings(self._gguf, for_embedded))
+            self._embedded = EmbeddedServer(settings_of(self._gguf, for_embedded))
+        self._dialogue = Dialogue(
+            self.model,
+            gguf=self._gguf,
+            settings=self._embedded.settings if self._embedded is not None else None,
+            prompt_cache=cache,
+            timeout=limit,
+        )
         # A proxy of the environment must not stand between this process and its own child.
         self._http = LlamaHttp(self.model, through_proxy=self._remote is not None)
 
@@ -122,7 +129,7 @@ class LlamaServerBackend(Backend):
         self._http.get(self.endpoint, "/health", timeout=self._timeout)
 
     def capabilities(self) -> Capabilities:
-        """Everything but tools; by URL no regular expressions, and JSON Schema as GBNF can express it."""
+        """By URL no regular expressions, and JSON Schema as GBNF can express it; tools where a template has them."""
         embedded = self._embedded is not None
         return Capabilities(
             chat=True,
@@ -134,6 +141,11 @@ class LlamaServerBackend(Backend):
             constraint_engine="llguidance" if embedded else GBNF,
             constraint_engines=frozenset({"llguidance", GBNF} if embedded else {GBNF}),
             enforced_by="sampling" if embedded else "server",
+            # A server by URL is asked about its template when there are tools to send.
+            tools=self._gguf is None or takes_tools(self._gguf.chat_template),
+            thinking=True,
+            logprobs=True,
+            score=True,
         )
 
     def facts(self) -> ModelFacts:
@@ -141,7 +153,7 @@ class LlamaServerBackend(Backend):
         if self._gguf is not None:
             return self._gguf.facts(engine_name())
         endpoint = self.endpoint
-        props = self._http.get(endpoint, "/props", timeout=self._timeout)
+        props = self._run(self._dialogue.props())
         if not isinstance(props, Mapping):
             raise BadResponse(f"{NAME}: {endpoint.url}/props is not that of a llama.cpp server")
         settings = props.get("default_generation_settings") or {}
@@ -156,39 +168,39 @@ class LlamaServerBackend(Backend):
 
     def generate(self, request: Request) -> Completion:
         """Answer one request."""
-        call = self._prepared(request)
-        started = time.perf_counter()
-        answer = Answer()
-        with self._watching(call.endpoint):
-            path, body = self._rendered(call)
-            answer.take(self._http.post(call.endpoint, path, body, timeout=call.timeout))
-        return self._completion(call, path, body, answer, time.perf_counter() - started)
+        return self._run(self._dialogue.answer(request))
+
+    async def agenerate(self, request: Request) -> Completion:
+        """Answer one request on the event loop; cancelling closes the connection, which frees the slot."""
+        return await self._arun(self._dialogue.answer(request))
 
     def stream(self, request: Request) -> Iterator[Delta]:
         """Answer piece by piece; closing the iterator closes the connection, which frees the slot."""
-        call = self._prepared(request)
-        started = time.perf_counter()
-        first_text: float | None = None
-        answer = Answer()
-        with self._watching(call.endpoint):
-            path, body = self._rendered(call)
-            body = {**body, "stream": True, "stream_options": {"include_usage": True}}
-            for payload in self._http.events(call.endpoint, path, body, timeout=call.timeout):
-                text = answer.take(payload)
-                if text:
-                    first_text = first_text or time.perf_counter() - started
-                    yield Delta(text)
-        yield Delta("", self._completion(call, path, body, answer, time.perf_counter() - started, first_text))
+        call = self._run(self._dialogue.prepared(request, stream=True))
+        with self._watching() as where:
+            for payload in self._http.pieces(where(), call.ask):
+                if delta := call.take(payload):
+                    yield delta
+        yield Delta("", self._run(self._dialogue.completed(call)))
+
+    async def astream(self, request: Request) -> AsyncIterator[Delta]:
+        """:meth:`stream` on the event loop; leaving it, or cancelling, closes the connection."""
+        call = await self._arun(self._dialogue.prepared(request, stream=True))
+        with self._watching() as where:
+            endpoint = await asyncio.to_thread(where)
+            async with contextlib.aclosing(self._http.apieces(endpoint, call.ask)) as payloads:
+                async for payload in payloads:
+                    if delta := call.take(payload):
+                        yield delta
+        yield Delta("", await self._arun(self._dialogue.completed(call)))
+
+    def score(self, request: Request, continuations: Sequence[str]) -> tuple[ContinuationScore, ...]:
+        """The log-probability of each continuation, of all its tokens, as the model itself gives it."""
+        return self._run(self._dialogue.scores(request, continuations))
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
         """Prompt tokens of these messages, rendered and counted by the server itself."""
-        endpoint = self.endpoint
-        self._need_template()
-        with self._watching(endpoint):
-            conversation = {"messages": wire_messages(messages)}
-            rendered = self._http.post(endpoint, "/apply-template", conversation, timeout=self._timeout)
-            text = {"content": self._field(rendered, "prompt"), "add_special": True, "parse_special": True}
-            return len(self._field(self._http.post(endpoint, "/tokenize", text, timeout=self._timeout), "tokens"))
+        return len(self._run(self._dialogue.prompt_tokens(Request(tuple(messages)))))
 
     def close(self) -> None:
         """Stop the embedded server, close the connections."""
@@ -197,125 +209,29 @@ class LlamaServerBackend(Backend):
         if self._embedded is not None:
             self._embedded.close()
 
-    def _prepared(self, request: Request) -> _Call:
-        refuse_stop_strings(request)
-        if request.messages:
-            self._need_template()
-        fields = constraint_fields(request.constraint, embedded=self._embedded is not None)
-        body = {**sampling_fields(request, prompt_cache=self._prompt_cache), **fields}
-        return _Call(request, self.endpoint, body, request.timeout or self._timeout)
+    def _run(self, asking: Asking[T]) -> T:
+        with self._watching() as where:
+            return self._http.run(asking, where)
 
-    def _rendered(self, call: _Call) -> tuple[str, dict[str, Any]]:
-        """Route and body. The chat route repeats a prefill in its answer, some builds do not: so such
-        a conversation is rendered by the server and sent back as a prompt, which is never repeated."""
-        request = call.request
-        if request.prompt is not None:
-            return "/v1/completions", {**call.body, "prompt": request.prompt}
-        messages = {"messages": wire_messages(request.messages)}
-        if request.messages[-1].role != "assistant":
-            return "/v1/chat/completions", {**call.body, **messages}
-        rendered = self._http.post(call.endpoint, "/apply-template", messages, timeout=call.timeout)
-        return "/v1/completions", {**call.body, "prompt": self._field(rendered, "prompt")}
-
-    def _completion(
-        self, call: _Call, path: str, body: Mapping[str, Any], answer: Answer, latency: float, ttft: float | None = None
-    ) -> Completion:
-        if answer.finish is None:
-            raise BadResponse(f"{NAME}: the answer ended without a finish reason", backend=NAME, model=self.model)
-        effective = {name: value for name, value in body.items() if name not in ("prompt", "messages")}
-        return Completion(
-            text=answer.text,
-            finish_reason=answer.finish,
-            model=answer.model or self.model,
-            backend=NAME,
-            usage=answer.usage,
-            reasoning=answer.reasoning,
-            enforcement=enforcement_of(call.request.constraint, engine=engine_name() if self._embedded else ""),
-            effective={"route": path, **self._started_with(), **effective},
-            latency=latency,
-            ttft=ttft,
-            request_id=answer.request_id,
-        )
-
-    def _started_with(self) -> dict[str, Any]:
-        if self._embedded is None:
-            return {}
-        settings = self._embedded.settings
-        return {
-            "context": settings.context,
-            "slots": settings.slots,
-            "threads": settings.threads,
-            "gpu_layers": settings.gpu_layers,
-        }
-
-    def _need_template(self) -> None:
-        # The server would fall back to ChatML for a model without a template, and answer 200.
-        if self._gguf is not None and self._gguf.chat_template is None:
-            raise TemplateError(
-                f"{self._gguf.path} holds no chat template; send a raw prompt, or give Model a ChatTemplate"
-            )
+    async def _arun(self, asking: Asking[T]) -> T:
+        with self._watching() as where:
+            return await self._http.arun(asking, where)
 
     @contextlib.contextmanager
-    def _watching(self, endpoint: Endpoint) -> Iterator[None]:
-        """Tell the death of the embedded server from a broken connection."""
+    def _watching(self) -> Iterator[Callable[[], Endpoint]]:
+        """Hand out the endpoint, and tell the death of the embedded server from a broken connection."""
+        used: list[Endpoint] = []
+
+        def where() -> Endpoint:
+            used.append(self.endpoint)
+            return used[-1]
+
         try:
-            yield
+            yield where
         except (ServerFault, Unreachable) as error:
-            death = self._embedded.death(endpoint) if self._embedded is not None and not self._closed else None
+            if not used or self._embedded is None or self._closed:
+                raise
+            death = self._embedded.death(used[-1])
             if death is None:
                 raise
             raise death from error
-
-    def _field(self, payload: Any, name: str) -> Any:
-        try:
-            return payload[name]
-        except (KeyError, TypeError) as error:
-            raise BadResponse(f"{NAME}: no {name!r} in {str(payload)[:200]}", backend=NAME, model=self.model) from error
-
-
-@frozen
-class _Call:
-    request: Request
-    endpoint: Endpoint
-    body: Mapping[str, Any]
-    timeout: float
-
-
-def _settings(gguf: GgufModel, options: Mapping[str, Any]) -> Settings:
-    """The embedded engine's settings, checked, with osport's defaults for what is None."""
-    value = {name: DEFAULTS.get(name) if given is None else given for name, given in options.items()}
-    layers = value["gpu_layers"]
-    return Settings(
-        path=gguf.path,
-        alias=gguf.name,
-        context=gguf.checked_context(value["context"], backend=NAME),
-        slots=check_number(NAME, "slots", value["slots"], at_least=1),
-        threads=check_number(
-            NAME, "threads", default_threads() if value["threads"] is None else value["threads"], at_least=1
-        ),
-        gpu_layers=None if layers is None else check_number(NAME, "gpu_layers", layers, at_least=-1),
-        port=check_number(NAME, "port", value["port"], at_least=0, at_most=65535),
-        startup_timeout=check_seconds(NAME, "startup_timeout", value["startup_timeout"]),
-    )
-
-
-def _checked_url(url: str) -> str:
-    """The base of all routes. The key never stands in a URL, for URLs stand in messages and records."""
-    parts = urlsplit(url)
-    if parts.username or parts.password:
-        raise UsageError(f"{NAME}: no credentials in the URL; put the key into {KEY_VARIABLE} or give api_key")
-    try:
-        usable = bool(parts.hostname) and (parts.port is None or parts.port > 0) and not parts.query
-    except ValueError:
-        usable = False
-    if not usable:
-        raise UsageError(f"{NAME}: {url!r} is not the URL of a server; write http://host:port")
-    return url.rstrip("/").removesuffix("/v1")
-
-
-def _key(api_key: Callable[[], str] | None) -> str | None:
-    if api_key is None:
-        return os.environ.get(KEY_VARIABLE) or None
-    if not callable(api_key):
-        raise UsageError(f"{NAME}: api_key must be a callable that returns the key, so that no key stands in code")
-    return api_key()

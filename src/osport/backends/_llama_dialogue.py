@@ -1,0 +1,278 @@
+"""What a llama.cpp server is asked for one request, and what its answer must pass."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from attrs import define, field
+
+from osport.backends._answer_checks import check_model, check_prompt_tokens, could_be_cut, prompt_bytes
+from osport.backends._embedded_server import Settings, engine_name
+from osport.backends._gguf_model import GgufModel
+from osport.backends._llama_constraints import constraint_fields, enforcement_of, refuse_stop_strings
+from osport.backends._llama_http import Ask, Asking
+from osport.backends._llama_scores import scores_of, tokens_of
+from osport.backends._llama_wire import Answer, request_fields, tool_fields, wire_messages
+from osport.core.types import Completion, ContinuationScore, Delta, Determinism, Request, Thinking
+from osport.errors import BackendError, BadResponse, OutputError, TemplateError, UnsupportedFeature, UsageError
+
+__all__ = ["Call", "Dialogue", "takes_tools"]
+
+NAME = "llama_server"
+# Of the body; everything else stands in Completion.effective.
+BULKY = ("prompt", "messages", "tools")
+
+
+@define
+class Call:
+    """One request on its way, with its clock."""
+
+    request: Request
+    ask: Ask
+    answer: Answer
+    started: float = field(factory=time.perf_counter)
+    first_text: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Since the call began."""
+        return time.perf_counter() - self.started
+
+    def take(self, payload: Any) -> Delta | None:
+        """Read one piece of the answer; a delta when there is new text in it."""
+        text = self.answer.take(payload)
+        if not text:
+            return None
+        self.first_text = self.first_text or self.seconds
+        return Delta(text)
+
+
+@define
+class Dialogue:
+    """With one server: the embedded one with its ``settings`` and ``gguf``, or one by URL without either.
+
+    ``model`` is how errors call it, ``timeout`` (seconds) that of a call which brings none.
+    """
+
+    model: str
+    gguf: GgufModel | None
+    settings: Settings | None
+    prompt_cache: bool
+    timeout: float
+    _names: tuple[str, ...] = ()
+    _context: int | None = None
+
+    def answer(self, request: Request) -> Asking[Completion]:
+        """The whole answer to one request."""
+        call = yield from self.prepared(request)
+        call.take((yield call.ask))
+        return (yield from self.completed(call))
+
+    def prepared(self, request: Request, *, stream: bool = False) -> Asking[Call]:
+        """Route and body.
+
+        The chat route repeats a prefill in its answer, some builds do not: so such a conversation is
+        rendered by the server and sent back as a prompt, which is never repeated.
+        """
+        refuse_stop_strings(request)
+        started, answer = time.perf_counter(), Answer(request.logprobs or 0)
+        timeout = request.timeout or self.timeout
+        fields = constraint_fields(request.constraint, embedded=self.settings is not None)
+        body = {**request_fields(request, prompt_cache=self.prompt_cache), **fields}
+        if stream:
+            body |= {"stream": True, "stream_options": {"include_usage": True}}
+        if request.prompt is None and request.messages[-1].role != "assistant":
+            chat = yield from self._chat_fields(request, timeout)
+            return Call(request, Ask("/v1/chat/completions", {**body, **chat}, timeout), answer, started)
+        prompt = yield from self._rendered(request, timeout)
+        return Call(request, Ask("/v1/completions", {**body, "prompt": prompt}, timeout), answer, started)
+
+    def _chat_fields(self, request: Request, timeout: float) -> Asking[dict[str, Any]]:
+        """The conversation with everything that decides how the server renders it."""
+        template = self._template() if self.gguf is not None else None
+        tools = tool_fields(request)
+        if template is None and (tools or request.thinking is not None):
+            template = (yield from self.props()).get("chat_template") or ""
+        if tools and request.constraint is not None:
+            raise UsageError("llama.cpp enforces a form or offers tools, not both in one request; leave one out")
+        if tools and not takes_tools(template):
+            raise UnsupportedFeature("tools", NAME, reason="the model's chat template writes none")
+        thinking = thinking_fields(request.thinking, template or "")
+        return {"messages": wire_messages(request.messages), **tools, **thinking}
+
+    def _rendered(self, request: Request, timeout: float) -> Asking[str]:
+        """The whole prompt as a text."""
+        if request.prompt is not None:
+            if request.thinking is not None:
+                raise UnsupportedFeature("thinking", NAME, reason="a raw prompt holds what the template made of it")
+            return request.prompt
+        chat = yield from self._chat_fields(request, timeout)
+        if "tools" in chat and request.messages[-1].role == "assistant":
+            raise UnsupportedFeature("tools", NAME, reason="the answer to a prefill is not searched for calls")
+        rendered = yield Ask("/apply-template", chat, timeout)
+        try:
+            return str(rendered["prompt"])
+        except (KeyError, TypeError) as error:
+            raise BadResponse(
+                f"{NAME}: no 'prompt' in {str(rendered)[:200]}", backend=NAME, model=self.model
+            ) from error
+
+    def prompt_tokens(self, request: Request) -> Asking[list[int]]:
+        """The prompt of a request as the server reads it."""
+        timeout = request.timeout or self.timeout
+        prompt = yield from self._rendered(request, timeout)
+        return (yield from tokens_of(prompt, timeout=timeout))
+
+    def scores(self, request: Request, continuations: Sequence[str]) -> Asking[tuple[ContinuationScore, ...]]:
+        """The score of each continuation of the request's prompt."""
+        if request.constraint is not None or request.tools:
+            raise UsageError("a continuation is scored as the model itself finds it: without a form and without tools")
+        timeout = request.timeout or self.timeout
+        prompt = yield from self._rendered(request, timeout)
+        cache = self.prompt_cache
+        scores, model = yield from scores_of(prompt, continuations, prompt_cache=cache, timeout=timeout)
+        yield from self._same_model(model, timeout)
+        return scores
+
+    def completed(self, call: Call) -> Asking[Completion]:
+        """The completion, once the answer has passed its checks."""
+        seconds = call.seconds
+        answer, request = call.answer, call.request
+        if answer.finish is None:
+            raise BadResponse(f"{NAME}: the answer ended without a finish reason", backend=NAME, model=self.model)
+        yield from self._same_model(answer.model, call.ask.timeout)
+        yield from self._whole_prompt(request, answer.usage.prompt_tokens)
+        effective = {name: value for name, value in (call.ask.body or {}).items() if name not in BULKY}
+        completion = Completion(
+            text=answer.text,
+            finish_reason=answer.finish,
+            model=answer.model or self.model,
+            backend=NAME,
+            usage=answer.usage,
+            reasoning=answer.reasoning,
+            tool_calls=answer.tool_calls.calls(),
+            enforcement=enforcement_of(request.constraint, engine=engine_name() if self.settings else ""),
+            effective={"route": call.ask.path, **self._started_with(), **effective},
+            latency=seconds,
+            ttft=call.first_text,
+            request_id=answer.request_id,
+            logprobs=None if request.logprobs is None else tuple(answer.logprobs),
+            logprobs_from=None if request.logprobs is None else "model",
+            determinism=self._determinism,
+        )
+        return with_calls(completion, request)
+
+    @property
+    def _determinism(self) -> Determinism:
+        """Requests beside one another, and a cached prompt, change the last bits of logits."""
+        alone = self.settings is not None and self.settings.slots == 1
+        return "seeded" if alone and not self.prompt_cache else "best_effort"
+
+    def _same_model(self, answered: str, timeout: float) -> Asking[None]:
+        """A server by URL serves one model; another one behind the same URL would go on answering."""
+        if self.settings is not None:
+            check_model(self.settings.alias, answered, backend=NAME)
+            return
+        if not self._names:
+            # Asked after the first answer, so that a server that cannot answer says so itself.
+            listed = yield from self._asked("/v1/models", timeout)
+            self._names = names_in(listed) or (answered,)
+        check_model(self._names[0], answered, backend=NAME, aliases=self._names)
+
+    def _whole_prompt(self, request: Request, reported: int | None) -> Asking[None]:
+        """Whether the engine read all of the prompt, counted only where something could be missing."""
+        texts = request.prompt.encode() if request.prompt is not None else b""
+        length = len(texts) + prompt_bytes(request.messages)
+        if self._context is None:
+            known = self.settings.context if self.settings is not None else (yield from self._context_of_server())
+            self._context = known
+        if could_be_cut(length, reported, context=self._context):
+            expected = yield from self.prompt_tokens(request)
+            check_prompt_tokens(len(expected), reported, backend=NAME, model=self.model)
+
+    def _context_of_server(self) -> Asking[int]:
+        """Tokens; 0 when the server does not say, so that every prompt is counted."""
+        props = yield from self._asked("/props", self.timeout)
+        settings = props.get("default_generation_settings") if isinstance(props, Mapping) else None
+        context = settings.get("n_ctx") if isinstance(settings, Mapping) else None
+        return context if isinstance(context, int) else 0
+
+    def _asked(self, path: str, timeout: float) -> Asking[Any]:
+        """What a GET gives; None where the server has no such route."""
+        try:
+            return (yield Ask(path, None, timeout))
+        except BackendError as error:
+            if error.retryable:
+                raise
+            return None
+
+    def props(self) -> Asking[Any]:
+        """What the server says about itself."""
+        return (yield Ask("/props", None, self.timeout))
+
+    def _started_with(self) -> dict[str, Any]:
+        if self.settings is None:
+            return {}
+        settings = self.settings
+        return {
+            "context": settings.context,
+            "slots": settings.slots,
+            "threads": settings.threads,
+            "gpu_layers": settings.gpu_layers,
+        }
+
+    def _template(self) -> str:
+        # The server would fall back to ChatML for a model without a template, and answer 200.
+        assert self.gguf is not None  # noqa: S101 - asked only for the embedded one
+        if self.gguf.chat_template is None:
+            raise TemplateError(
+                f"{self.gguf.path} holds no chat template; send a raw prompt, or give Model a ChatTemplate"
+            )
+        return self.gguf.chat_template
+
+
+def takes_tools(template: str | None) -> bool:
+    """Whether a chat template reads tools; llama.cpp drops them in silence, even required ones, where it does not."""
+    return bool(re.search(r"\btools\b", template or ""))
+
+
+def thinking_fields(thinking: Thinking, template: str) -> dict[str, Any]:
+    """The switch by the names of template and server. A budget is llama.cpp's own and needs no template for it.
+
+    Raises :class:`~osport.errors.UnsupportedFeature` for what neither can do.
+    """
+    if thinking is None:
+        return {}
+    from osport.chat_template import ChatTemplate
+    from osport.chat_template.engines import switches
+
+    budget = isinstance(thinking, int) and not isinstance(thinking, bool)
+    switch = thinking > 0 if budget else thinking  # type: ignore[operator]
+    fields = switches(ChatTemplate.from_text(template), switch, "llama.cpp")
+    return {**fields, "thinking_budget_tokens": thinking} if budget and thinking else fields
+
+
+def names_in(listed: Any) -> tuple[str, ...]:
+    """The names of the one model in ``/v1/models``; none when it lists several, or is no such list."""
+    try:
+        (entry,) = listed["data"]
+        return (str(entry["id"]), *(str(alias) for alias in entry.get("aliases") or ()))
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return ()
+
+
+def with_calls(completion: Completion, request: Request) -> Completion:
+    """The completion, if its tool calls are such as were asked for.
+
+    Raises :class:`~osport.errors.OutputError` for an unknown tool, and for none where one was required.
+    """
+    unknown = [call.name for call in completion.tool_calls if call.name not in {tool.name for tool in request.tools}]
+    if unknown:
+        raise OutputError(f"the model called {unknown[0]!r}, which is none of the tools", completion)
+    needed = request.tools and request.tool_choice not in ("auto", "none")
+    if needed and not completion.tool_calls and completion.finish_reason != "length":
+        raise OutputError(f"tool_choice={request.tool_choice!r}, and the model called no tool", completion)
+    return completion
