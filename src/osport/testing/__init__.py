@@ -12,6 +12,11 @@ It needs pytest.
 
 from __future__ import annotations
 
-from osport.testing.conformance import BackendConformance
+import pytest
+
+# Before the import: a failing check then shows both sides of what it compared.
+pytest.register_assert_rewrite("osport.testing.conformance")
+
+from osport.testing.conformance import BackendConformance  # noqa: E402
 
 __all__ = ["BackendConformance"]
