@@ -152,7 +152,7 @@ class OtherTextInAsync(Whole):
 @caught_by("test_astream_answers_as_stream_does")
 class LastWordLostInAsync(Whole):
     async def astream(self, request):
-        *pieces, word, last = self.stream(request)
+        *pieces, _lost, last = self.stream(request)
         for piece in (*pieces, last):
             yield piece
 
@@ -218,12 +218,14 @@ class FinishesWhatNobodyReads(Whole):
     owed = 0.0
 
     def stream(self, request):
+        unread = request.sampling.max_tokens
         pieces = super().stream(request)
         try:
-            for done, piece in enumerate(pieces):
+            for piece in pieces:
+                unread -= 1
                 yield piece
         except GeneratorExit:
-            self.owed = (request.sampling.max_tokens - done) * self.pace
+            self.owed = unread * self.pace
             raise
         finally:
             pieces.close()

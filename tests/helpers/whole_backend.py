@@ -27,24 +27,7 @@ KINDS = frozenset({"json_schema", "choice", "regex", "grammar"})
 CAN = ("chat", "raw_prompt", "prefill", "stream", "count_tokens", "tools", "thinking", "images", "logprobs", "score")
 CONTEXT = 2000
 TOO_LONG = "word " * (CONTEXT + 1)
-LEXICON = [
-    "sea",
-    "wind",
-    "rain",
-    "harbour",
-    "light",
-    "keeper",
-    "gull",
-    "fog",
-    "winter",
-    "night",
-    "ship",
-    "sail",
-    "rope",
-    "tide",
-    "sand",
-    "stone",
-]
+LEXICON = ("sea", "wind", "rain", "light", "keeper", "gull", "fog", "winter", "night", "ship", "sail", "rope", "tide")
 LENGTH = 300  # words of an answer that nothing cuts short
 
 
@@ -166,6 +149,10 @@ class Whole(Backend):
 
 def tokens(text):
     return re.findall(r"\s*(?:\w+|[^\w\s])|\s+", text)
+
+
+def likelihood(token):
+    return -0.5 if set(token) & set("aeiou") else -9.0
 
 
 def scored(token, alternatives):
