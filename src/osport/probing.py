@@ -156,7 +156,8 @@ def _nonce() -> str:
 
 
 def _tells_version(engine: str) -> bool:
-    return re.search(r"\d", engine) is not None
+    # llama.cpp's server calls itself b0-unknown where its build was not told.
+    return re.search(r"\d", engine) is not None and "unknown" not in engine
 
 
 def _file(model: Model) -> Path:

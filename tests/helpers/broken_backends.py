@@ -497,6 +497,16 @@ class Chatty(Whole):
         return super().text(request)
 
 
+@caught_by("test_it_can_be_loaded_before_it_is_asked")
+class LoadsOnce(Whole):
+    loaded = False
+
+    def load(self):
+        if self.loaded:
+            raise BadRequest("the weights are there already")
+        self.loaded = True
+
+
 @caught_by("test_closing_twice_is_harmless")
 class ClosesOnce(Whole):
     def close(self):

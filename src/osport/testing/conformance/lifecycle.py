@@ -43,6 +43,13 @@ class LifecycleChecks(Area):
         said = capfd.readouterr()
         assert said.out + said.err == ""
 
+    def test_it_can_be_loaded_before_it_is_asked(self) -> None:
+        """``load`` twice is harmless, and the answers are the same as without it."""
+        with self.make_model() as model:
+            model.load()
+            model.load()
+            assert isinstance(self._ask(model).text, str)
+
     def test_closing_twice_is_harmless(self) -> None:
         """Also for the backend itself, and for a model that was never asked."""
         model = self.make_model()
