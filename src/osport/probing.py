@@ -78,8 +78,9 @@ def probe_constraints(model: Model, *, tries: int = 3, fresh: bool = False) -> C
     :class:`~osport.errors.BackendError` when the engine cannot be asked at all.
 
     >>> from osport import Model
-    >>> probe_constraints(Model("echo:")).kinds[0].result
-    'dropped'
+    >>> found = probe_constraints(Model("echo:", script=lambda request: "blue"))
+    >>> [kind.result for kind in found.kinds]
+    ['dropped', 'dropped', 'dropped', 'dropped']
     """
     if tries < 1:
         raise UsageError(f"tries={tries!r}: at least 1")
