@@ -1,7 +1,8 @@
 """The command line: thin over the public API.
 
-Exit codes: 0 done (``port``: PASS), 1 ``port``: FAIL, 2 wrong usage or input, 3 ``port``: INCONCLUSIVE,
-4 ``port``: no decision (no incumbent), 5 an engine, server or plugin failed, 130 interrupted.
+Exit codes: 0 done (``port``: PASS), 1 ``port``: FAIL, ``doctor``: a problem, ``probe``: a dropped constraint,
+2 wrong usage or input, 3 ``port``: INCONCLUSIVE, 4 ``port``: no decision (no incumbent), 5 an engine, server or
+plugin failed, 130 interrupted.
 """
 
 from __future__ import annotations
