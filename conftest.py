@@ -9,6 +9,8 @@ import pytest
 from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser
 
+pytest_plugins = ("pytester",)
+
 ROOT = Path(__file__).parent
 FEW_ITEMS = 20
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from osport.licenses import Use as Use
     from osport.model import Model as Model
     from osport.port import Port as Port
+    from osport.probing import probe_constraints as probe_constraints
     from osport.store import pull_model as pull_model
     from osport.vram import Device as Device
     from osport.vram import VramBudget as VramBudget
@@ -58,6 +59,7 @@ _HOMES = {
     "Usage": "osport.core.types",
     "Use": "osport.licenses",
     "VramBudget": "osport.vram",
+    "probe_constraints": "osport.probing",
     "pull_model": "osport.store",
 }
 

@@ -1,11 +1,7 @@
 """The prompt that osport renders, against the prompt that the llama.cpp server would build itself."""
 
-import json
-import subprocess
-import sys
-import urllib.request
-
 import pytest
+from keyless_server import Server
 
 from osport.chat_template import ChatTemplate
 from osport.core.capabilities import Capabilities
@@ -13,17 +9,6 @@ from osport.core.types import Message, Request
 
 pytest.importorskip("xllamacpp")
 pytestmark = pytest.mark.engine
-
-CHILD = """
-import sys, xllamacpp
-params = xllamacpp.CommonParams()
-params.model.path, params.chat_template = sys.argv[1], sys.argv[2]
-params.n_ctx, params.n_parallel, params.hostnames, params.port = 512, 1, ["127.0.0.1"], 0
-params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
-server = xllamacpp.Server(params)
-print("listening " + server.listening_address, flush=True)
-sys.stdin.read()
-"""
 
 CONVERSATIONS = {
     "one turn": [Message.user("Hi")],
@@ -36,38 +21,6 @@ CONVERSATIONS = {
     ],
     "prefill": [Message.user("Sort: bad"), Message.assistant('{"sentiment": "')],
 }
-
-
-class Server:
-    def __init__(self, model, template=""):
-        self.child = subprocess.Popen(
-            [sys.executable, "-c", CHILD, str(model), template],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-        self.url = ""
-        for line in self.child.stdout:
-            if line.startswith("listening "):
-                self.url = line.split()[1]
-                break
-        assert self.url, "the server did not start"
-
-    def post(self, path, **body):
-        request = urllib.request.Request(
-            self.url + path, json.dumps(body).encode(), {"Content-Type": "application/json"}
-        )
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            return json.load(answer)
-
-    def close(self):
-        self.child.stdin.close()
-        try:
-            self.child.wait(5)
-        except subprocess.TimeoutExpired:
-            self.child.kill()
-            self.child.wait()
 
 
 @pytest.fixture(scope="module")

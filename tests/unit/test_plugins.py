@@ -1,5 +1,6 @@
 """Real packages, installed into a folder of their own and found through their entry points."""
 
+import ast
 import json
 import os
 import subprocess
@@ -37,7 +38,7 @@ def installed(tmp_path_factory):
 ASK = "from osport import Model; print(Model({!r}).generate('hi').text)"
 
 
-def test_a_plugin_of_24_lines_is_found_through_its_entry_point(installed):
+def test_a_plugin_of_25_lines_is_found_through_its_entry_point(installed):
     assert len((PACKAGES / "good" / "osport_shout.py").read_text().splitlines()) <= 25
     assert installed(ASK.format("shout:x"), "good").stdout == "HI\n"
 
@@ -75,6 +76,50 @@ def test_a_broken_plugin_is_reported_once_by_package_name(installed):
     run = installed(code, "good", "broken")
     assert run.stderr.count("plugin osport-broken (broken) failed to load: RuntimeError") == 1
     assert run.stdout == "['broken']\n"
+
+
+def test_a_plugin_that_leaves_the_interpreter_at_import_leaves_the_others_alone(installed):
+    run = installed(ASK.format("shout:x"), "good", "leaves")
+    assert run.stdout == "HI\n"
+    run = installed(ASK.format("leaves:x"), "good", "leaves")
+    assert "PluginLoadError" in run.stderr
+    assert "osport-leaves" in run.stderr
+
+
+def test_all_faults_at_once_are_each_reported_once_by_package_name_and_the_rest_works(installed):
+    code = (
+        "import warnings; warnings.simplefilter('always')\n"
+        "from osport import Model\n"
+        "from osport.plugin.registry import registry\n"
+        "for _ in range(3):\n"
+        "    registry().scorers(); registry().backends(); Model('shout:x').generate('hi')\n"
+        "print({i.name: i.error for i in registry().backends()})\n"
+    )
+    run = installed(code, "good", "broken", "clash", "misspelt", "hooks", "leaves")
+    assert run.returncode == 0, run.stderr
+    for fault in (
+        "plugin osport-broken (broken) failed to load: RuntimeError",
+        "plugin osport-misspelt (misspelt) implements an unknown hook osport_call_finishd",
+        "a hook of osport-hooks offers a backend 'echo', a name in use",
+        "osport_scorers of osport-leaves (leaves) raised ZeroDivisionError",
+    ):
+        assert run.stderr.count(fault) == 1, (fault, run.stderr)
+    errors = ast.literal_eval(run.stdout.splitlines()[-1])
+    assert {name for name, error in errors.items() if error} == {"broken", "echo", "leaves"}
+    assert "osport and osport-clash both offer" in errors["echo"]
+    assert "osport-broken" in errors["broken"]
+    assert "osport-leaves" in errors["leaves"]
+
+
+def test_the_doctor_names_the_packages_at_fault(installed):
+    code = "import sys; sys.argv = ['osport', 'doctor', 'shout:x', '--json']; from osport.cli import main; main()"
+    run = installed(code, "good", "broken", "clash", "misspelt")
+    findings = [row for row in json.loads(run.stdout)["findings"] if row["area"] == "plugin"]
+    assert run.returncode == 1
+    assert {row["level"] for row in findings} == {"problem"}
+    told = " ".join(f"{row['where']} {row['what']}" for row in findings)
+    for package in ("osport-broken", "osport-clash", "osport-misspelt"):
+        assert package in told
 
 
 def test_two_backends_under_one_name_are_a_conflict_that_names_both(installed):

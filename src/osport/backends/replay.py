@@ -130,6 +130,7 @@ def _answer(line: object) -> tuple[str, Completion]:
         backend=NAME,
         usage=_usage(line.get("usage", {})),
         latency=_seconds(line, "latency"),
+        determinism="exact_replay",
     )
     return line["id"], evolve(completion, ttft=_seconds(line, "ttft")) if "ttft" in line else completion
 

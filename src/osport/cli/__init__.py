@@ -1,7 +1,8 @@
 """The command line: thin over the public API.
 
-Exit codes: 0 done (``port``: PASS), 1 ``port``: FAIL, 2 wrong usage or input, 3 ``port``: INCONCLUSIVE,
-4 ``port``: no decision (no incumbent), 5 an engine, server or plugin failed, 130 interrupted.
+Exit codes: 0 done (``port``: PASS), 1 ``port``: FAIL, ``doctor``: a problem, ``probe``: a dropped constraint,
+2 wrong usage or input, 3 ``port``: INCONCLUSIVE, 4 ``port``: no decision (no incumbent), 5 an engine, server or
+plugin failed, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ import click
 
 from osport import __version__
 from osport.cli import commands
+from osport.cli.doctor import doctor
 from osport.cli.license import license_group
+from osport.cli.probe import probe
 from osport.cli.template import template
 from osport.cli.vram import vram
 from osport.errors import BackendError, ModelNotFound, OsportError, OutputError, PluginError
@@ -27,7 +30,7 @@ def app() -> None:
     """Take one task off a closed model and put it on an open-weight model, with data instead of faith."""
 
 
-for command in (*commands.ALL, license_group, template, vram):
+for command in (*commands.ALL, doctor, license_group, probe, template, vram):
     app.add_command(command)
 
 

@@ -99,12 +99,6 @@ def _strict() -> bool:
     return os.environ.get("OSPORT_STRICT_PLUGINS", "") not in ("", "0")
 
 
-def _report(error: PluginError) -> None:
-    if _strict():
-        raise error
-    warnings.warn(str(error), RuntimeWarning, stacklevel=3)
-
-
 @define
 class Registry:
     """What is installed. Use :func:`registry`, one a process."""
@@ -114,6 +108,8 @@ class Registry:
     _lock: threading.RLock = field(factory=threading.RLock)
     _manager: pluggy.PluginManager | None = None
     _hooked: dict[str, BackendSpec] = field(factory=dict)
+    reported: list[str] = field(factory=list)
+    """What was found wrong with plugins so far; each was a RuntimeWarning once."""
 
     @classmethod
     def discover(cls) -> Registry:
@@ -162,7 +158,7 @@ class Registry:
         for name in sorted({*self._entries, *self._registered, *self._hooked}):
             try:
                 spec = self.spec(name)
-            except PluginError as error:
+            except OsportError as error:
                 packages = " and ".join(sorted(_package(entry) for entry in self._entries.get(name, [])))
                 found.append(BackendInfo(name, packages, error=str(error)))
             else:
@@ -215,14 +211,40 @@ class Registry:
                 manager.add_hookspecs(hookspecs)
                 for entry in entry_points(group=PLUGINS_GROUP):
                     if _admitted(entry):
-                        _add_plugin(manager, entry)
+                        self._add_plugin(manager, entry)
                 for spec in self._each("osport_backends"):
                     if spec.name in self._entries or spec.name in self._hooked:
                         who = spec.package or "a plugin"
-                        _report(PluginConflict(f"a hook of {who} offers a backend {spec.name!r}, a name in use"))
+                        self._report(PluginConflict(f"a hook of {who} offers a backend {spec.name!r}, a name in use"))
                     else:
                         self._hooked[spec.name] = spec
             return self._manager
+
+    def _add_plugin(self, manager: pluggy.PluginManager, entry: EntryPoint) -> None:
+        package = _package(entry)
+        name = f"{package} ({entry.name})"
+        try:
+            plugin = entry.load()
+            manager.register(plugin, name=name)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin may raise anything; it is named
+            if manager.has_plugin(name):
+                manager.unregister(name=name)
+            self._report(PluginLoadError(f"plugin {name} failed to load: {type(error).__name__}: {error}"))
+            return
+        known = {attribute for attribute in dir(hookspecs) if attribute.startswith("osport_")}
+        for attribute in dir(plugin):
+            if attribute.startswith("osport_") and attribute not in known and callable(getattr(plugin, attribute)):
+                near = difflib.get_close_matches(attribute, known, n=1)
+                hint = f"; did you mean {near[0]}?" if near else ""
+                self._report(PluginLoadError(f"plugin {name} implements an unknown hook {attribute}{hint}"))
+
+    def _report(self, error: PluginError) -> None:
+        """Warn once in the life of this registry, however often the fault is met."""
+        if _strict():
+            raise error
+        if str(error) not in self.reported:
+            self.reported.append(str(error))
+            warnings.warn(str(error), RuntimeWarning, stacklevel=3)
 
     def _each(self, hook: str) -> list[Any]:
         manager = self._hooks()
@@ -231,7 +253,7 @@ class Registry:
             try:
                 results.extend(impl.function())
             except Exception as error:  # noqa: BLE001 - a plugin may raise anything; it is named
-                _report(PluginLoadError(f"{hook} of {impl.plugin_name} raised {type(error).__name__}: {error}"))
+                self._report(PluginLoadError(f"{hook} of {impl.plugin_name} raised {type(error).__name__}: {error}"))
         return results
 
     def _not_found(self, name: str) -> str:
@@ -256,7 +278,7 @@ def _load(entry: EntryPoint) -> BackendSpec:
         loaded = entry.load()
     except OsportError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise PluginLoadError(
             f"backend {entry.name!r} of package {package} failed to load ({entry.value}): "
             f"{type(error).__name__}: {error}"
@@ -268,25 +290,6 @@ def _load(entry: EntryPoint) -> BackendSpec:
     raise PluginLoadError(
         f"backend {entry.name!r} of package {package}: {entry.value} is neither a Backend class nor a BackendSpec"
     )
-
-
-def _add_plugin(manager: pluggy.PluginManager, entry: EntryPoint) -> None:
-    package = _package(entry)
-    name = f"{package} ({entry.name})"
-    try:
-        plugin = entry.load()
-        manager.register(plugin, name=name)
-    except Exception as error:  # noqa: BLE001 - a plugin may raise anything; it is named
-        if manager.has_plugin(name):
-            manager.unregister(name=name)
-        _report(PluginLoadError(f"plugin {name} failed to load: {type(error).__name__}: {error}"))
-        return
-    known = {attribute for attribute in dir(hookspecs) if attribute.startswith("osport_")}
-    for attribute in dir(plugin):
-        if attribute.startswith("osport_") and attribute not in known and callable(getattr(plugin, attribute)):
-            near = difflib.get_close_matches(attribute, known, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            _report(PluginLoadError(f"plugin {name} implements an unknown hook {attribute}{hint}"))
 
 
 @functools.cache

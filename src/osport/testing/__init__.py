@@ -7,11 +7,20 @@ The whole test file of a plugin::
     class TestShout(BackendConformance):
         reference = "shout:any"
 
-It needs pytest.
+It needs pytest. ``PLUGIN_TEMPLATE`` is the folder of a copier template for a whole plugin package.
 """
 
 from __future__ import annotations
 
-from osport.testing.conformance import BackendConformance
+from pathlib import Path
 
-__all__ = ["BackendConformance"]
+import pytest
+
+# Before the import: a failing check then shows both sides of what it compared.
+pytest.register_assert_rewrite("osport.testing.conformance")
+
+from osport.testing.conformance import BackendConformance  # noqa: E402
+
+__all__ = ["PLUGIN_TEMPLATE", "BackendConformance"]
+
+PLUGIN_TEMPLATE = Path(__file__).parent / "plugin_template"

@@ -5,6 +5,7 @@ from osport.plugin import Backend, Capabilities, Completion, Request
 
 
 class Shout(Backend):
+    features = frozenset({"chat"})
     closed = False
 
     def __init__(self, model: str, **options: object) -> None:
