@@ -104,6 +104,7 @@ class LlamaServerBackend(Backend):
                 raise UsageError(f"{NAME}: api_key is for a server by URL; the embedded one makes its own")
             self._gguf = GgufModel.find(model, backend=NAME)
             self._embedded = EmbeddedServer(settings_of(self._gguf, for_embedded))
+        self._limit = limit
         self._dialogue = Dialogue(
             self.model,
             gguf=self._gguf,
@@ -126,7 +127,7 @@ class LlamaServerBackend(Backend):
 
     def load(self) -> None:
         """Start the embedded server; ask one by URL whether it is there."""
-        self._http.get(self.endpoint, "/health", timeout=self._timeout)
+        self._http.get(self.endpoint, "/health", timeout=self._limit)
 
     def capabilities(self) -> Capabilities:
         """By URL no regular expressions, and JSON Schema as GBNF can express it; tools where a template has them."""

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
+import sys
 import traceback
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from osport.chat_template import limits
 from osport.chat_template.child import render_in_child
-from osport.chat_template.form import forbidden, keeps_sums, unbounded
+from osport.chat_template.form import forbidden, keeps_sums, unbounded, with_guards
 from osport.errors import MissingDependency, TemplateError
 
 __all__ = ["compiled", "variables"]
@@ -29,21 +31,21 @@ def compiled(source: str, now: datetime) -> Render:
     change from day to day. A template whose form does not bound its cost is rendered in a child
     process, under limits. Raises :class:`~osport.errors.TemplateError` naming line and cause.
     """
-    reason = _examined(source)
-    return in_process(source, now) if reason is None else functools.partial(render_in_child, source, now, reason)
+    with in_time(limits.COMPILE_SECONDS):
+        reason = _examined(source)
+        return in_process(source, now) if reason is None else functools.partial(render_in_child, source, now, reason)
 
 
 def _examined(source: str) -> str | None:
     """Why the template must not be rendered in this process; raises when it must not be rendered at all."""
     limits.check_size(source)
     try:
-        with limits.deadline():
-            tree = _parsed(source)
-            if (place := forbidden(tree)) is not None:
-                raise TemplateError(f"the chat template reaches for the internals of Python and is refused: {place}")
-            return unbounded(tree)
-    except (RecursionError, limits.OutOfTime) as error:
-        raise TemplateError(f"the chat template does not compile: {type(error).__name__}: {error}") from error
+        tree = _parsed(source)
+        if (place := forbidden(tree)) is not None:
+            raise TemplateError(f"the chat template reaches for the internals of Python and is refused: {place}")
+        return unbounded(tree)
+    except RecursionError as error:
+        raise TemplateError(f"the chat template does not compile: RecursionError: {error}") from error
 
 
 @functools.lru_cache(maxsize=256)
@@ -54,10 +56,14 @@ def in_process(source: str, now: datetime) -> Render:
 
     environment = _environment()
     environment.globals["strftime_now"] = now.strftime
-    limits.guard(environment, sums=keeps_sums(_parsed(source)))
+    tree = _parsed(source)
+    limits.guard(environment, sums=keeps_sums(tree))
     try:
-        with limits.deadline():
-            template = environment.from_string(source)
+        guarded = with_guards(tree)
+        guarded.set_environment(environment)
+        template = environment.from_string(guarded)
+    except limits.STOPPED:
+        raise
     except jinja2.TemplateSyntaxError as error:
         raise TemplateError(f"the chat template does not compile: line {error.lineno}: {error.message}") from error
     except Exception as error:
@@ -69,10 +75,6 @@ def in_process(source: str, now: datetime) -> Render:
     rebound = {**vars(theirs), "_compile_jinja_template": lambda text: template}
     original = theirs.render_jinja_template
     render_all = types.FunctionType(original.__code__, rebound, argdefs=original.__defaults__)
-    # What we wrote ourselves out of strings is plain JSON already, and need not be copied into it.
-    render_plain = types.FunctionType(
-        original.__code__, {**rebound, "_plain_template_data": lambda data: data}, argdefs=original.__defaults__
-    )
 
     def render(
         messages: Sequence[Mapping[str, Any]],
@@ -85,7 +87,19 @@ def in_process(source: str, now: datetime) -> Render:
     ) -> str:
         try:
             with limits.deadline():
-                texts, _ = (render_plain if plain else render_all)(
+                limits.budget()
+                if plain and not continue_final:
+                    # Roles and texts of exact type are what transformers' function would make of them.
+                    return str(
+                        template.render(
+                            messages=messages,
+                            tools=None,
+                            documents=None,
+                            add_generation_prompt=add_generation_prompt,
+                            **variables,
+                        )
+                    )
+                texts, _ = render_all(
                     [messages],
                     tools=tools,
                     chat_template=source,
@@ -150,6 +164,17 @@ def literals(source: str) -> str:
     return "\0".join(found)
 
 
+@contextlib.contextmanager
+def in_time(seconds: float | None = None) -> Iterator[None]:
+    """Everything inside together gets so much time, by default that of one render."""
+    _environment()  # not the time that the import of transformers takes, which is a second and more
+    try:
+        with limits.deadline(seconds):
+            yield
+    except limits.STOPPED as error:
+        raise TemplateError(f"the chat template was stopped: {error}") from error
+
+
 def _environment() -> Any:
     theirs = _transformers_renderer()
     try:
@@ -173,22 +198,24 @@ def _parsed(source: str) -> Any:
 def _transformers_renderer() -> Any:
     """Import the module without transformers' advice on missing deep-learning frameworks."""
     quiet = "TRANSFORMERS_NO_ADVISORY_WARNINGS"
-    before = os.environ.get(quiet)
-    os.environ[quiet] = "1"
+    silenced = "transformers" not in sys.modules and quiet not in os.environ
+    if silenced:
+        os.environ[quiet] = "1"
     try:
         from transformers.utils import chat_template_utils
     except ImportError:
         raise MissingDependency("transformers", "templates") from None
     finally:
-        if before is None:
+        if silenced:
             del os.environ[quiet]
-        else:
-            os.environ[quiet] = before
     return chat_template_utils
 
 
 def _cause(error: Exception, template_error: type[Exception]) -> str:
-    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == "<template>"]
+    if isinstance(error, limits.STOPPED):
+        return f"the chat template was stopped: {error}"
+    frames = traceback.walk_tb(error.__traceback__)
+    lines = [line for frame, line in frames if frame.f_code.co_filename == "<template>"]
     where = f"line {lines[-1]}: " if lines else ""
     if type(error) is template_error:  # what raise_exception() in a template raises
         return f"the chat template refuses this conversation: {where}{error}"
