@@ -26,6 +26,7 @@ from osport.constrained.keywords import (
     misspelt,
     well_shaped,
 )
+from osport.constrained.patterns import with_safe_patterns
 from osport.errors import UnsupportedFeature, UsageError
 
 __all__ = [
@@ -59,31 +60,48 @@ for _kind, _keywords in {
 
 @frozen
 class CheckedSchema:
-    """A schema that was found in order: its text, its own copy, its draft, and what in it constrains nothing."""
+    """A schema that was found in order: its own copy, its draft, and what in it constrains nothing.
 
-    text: str
+    ``unknown_formats``: the places of formats that nobody can verify; they are left out of ``schema``.
+    """
+
     schema: Schema
     draft: Any
     notes: tuple[str, ...] = ()
+    unknown_formats: tuple[NodePath, ...] = ()
+    refers: bool = False
 
     def validator(self) -> Validator:
         """What verifies a value, formats included; no reference is fetched."""
-        validator: Validator = self.draft(self.schema, registry=check_references(self.schema), format_checker=CHECKER)
+        safe = with_safe_patterns(self.draft)
+        validator: Validator = safe(self.schema, registry=check_references(self.schema), format_checker=CHECKER)
         return validator
 
 
 def walk(schema: Schema) -> Iterator[tuple[NodePath, Schema]]:
-    """Every subschema with its path from the root, the root first, in document order."""
+    """Every subschema with its path from the root, the root first, in document order.
+
+    Last come those that stand where no keyword looks for a schema, and only a ``$ref`` finds them.
+    """
     pending: list[tuple[NodePath, Any]] = [((), schema)]
+    references: dict[str, None] = {}
+    seen: set[int] = set()
     while pending:
         path, node = pending.pop()
         yield path, node
         if isinstance(node, dict):
+            seen.add(id(node))
             below: list[tuple[NodePath, Any]] = []
             for keyword, value in node.items():
                 if kinds := PLACES.get(keyword):
                     add_children(below, (*path, keyword), value, kinds)
+                elif keyword == "$ref" and isinstance(value, str):
+                    references[value] = None
             pending += reversed(below)
+        while references and not pending:
+            place, target = pointed_at(schema, references.popitem()[0]) or ((), None)
+            if isinstance(target, dict) and id(target) not in seen:
+                pending.append((place, target))
 
 
 def add_children(into: list[tuple[NodePath, Any]], path: NodePath, value: Any, kinds: frozenset[str]) -> None:
@@ -114,7 +132,7 @@ def checked(schema: Schema, *, unknown_formats: str = "refuse") -> CheckedSchema
     Raises :class:`~osport.errors.UsageError` with the path for what is no schema, for a misspelt
     keyword, for one of another draft than ``$schema`` says, for a ``$ref`` that leads nowhere or out
     of the document, for a pattern that does not compile; :class:`~osport.errors.UnsupportedFeature`
-    for a format that cannot be verified, unless ``unknown_formats`` is ``note``. Without ``$schema`` the
+    for a format that cannot be verified, unless ``unknown_formats`` is ``drop``. Without ``$schema`` the
     newest draft that knows all words is taken.
     """
     if schema is False:
@@ -133,6 +151,7 @@ def checked(schema: Schema, *, unknown_formats: str = "refuse") -> CheckedSchema
     draft = draft_of(own)
     strange: list[tuple[NodePath, str]] = []
     notes: list[str] = []
+    unknown: list[NodePath] = []
     doubtful = refers = False
     for path, node in walk(own):
         if len(path) > 2 * MAX_DEPTH:
@@ -147,17 +166,19 @@ def checked(schema: Schema, *, unknown_formats: str = "refuse") -> CheckedSchema
         refers = refers or "$ref" in node or "$dynamicRef" in node or "$recursiveRef" in node
         if "pattern" in node or "patternProperties" in node or "format" in node:
             unverifiable = check_strings(path, node)
-            if unverifiable is not None and unknown_formats != "note":
+            if unverifiable is not None and unknown_formats != "drop":
                 raise unverifiable
             if unverifiable is not None:
-                notes.append(f"{unverifiable.feature} can be enforced and verified by nobody")
+                notes.append(f"{unverifiable.feature} is enforced and verified by nobody")
+                unknown.append((*path, "format"))
+                del node["format"]
     if doubtful:
         draft = fitting_draft(own, draft)
         check_form(own, draft)
     notes.extend(check_words(strange, draft))
     if refers:
         check_references(own)
-    return CheckedSchema(text, own, draft, tuple(notes))
+    return CheckedSchema(own, draft, tuple(notes), tuple(unknown), refers)
 
 
 def draft_of(schema: Schema) -> Any:
@@ -241,7 +262,7 @@ def check_references(schema: Schema) -> Registry[Any]:
     root = root_of(schema, specification)
     nodes = [(path, node) for path, node in walk(schema) if isinstance(node, dict)]
     own = [node["$ref"] for _, node in nodes if isinstance(node.get("$ref"), str)]
-    if all(leads_somewhere(schema, reference) for reference in own) and not any(
+    if all(pointed_at(schema, reference) for reference in own) and not any(
         word in node
         for path, node in nodes
         for word in ("$dynamicRef", "$recursiveRef", *(("$id", "id") if path else ()))
@@ -266,22 +287,23 @@ def check_references(schema: Schema) -> Registry[Any]:
     return registry
 
 
-def leads_somewhere(schema: Schema, reference: str) -> bool:
-    """Whether a reference is a JSON pointer into the document."""
+def pointed_at(schema: Schema, reference: str) -> tuple[NodePath, Schema] | None:
+    """The place and the subschema that a JSON pointer into the document leads to."""
     if reference == "#":
-        return True
+        return (), schema
     if not reference.startswith("#/"):
-        return False
+        return None
     at: Any = schema
+    path: NodePath = ()
     for part in unquote(reference[2:]).split("/"):
         name = part.replace("~1", "/").replace("~0", "~")
         if isinstance(at, dict) and name in at:
-            at = at[name]
+            at, path = at[name], (*path, name)
         elif isinstance(at, list) and name.isdigit() and int(name) < len(at):
-            at = at[int(name)]
+            at, path = at[int(name)], (*path, int(name))
         else:
-            return False
-    return isinstance(at, dict | bool)
+            return None
+    return (path, at) if isinstance(at, dict | bool) else None
 
 
 def root_of(schema: Schema, specification: Any) -> Resource[Any]:
