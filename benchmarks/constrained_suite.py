@@ -16,7 +16,6 @@ from collections import Counter
 from pathlib import Path
 
 from constrained_coverage import alone, in_order, refusing
-
 from referencing.exceptions import Unresolvable
 
 from osport.constrained.bundle import bundled

@@ -162,7 +162,7 @@ def shortest_number(nodes: Sequence[Mapping[str, Any]]) -> float:
 
 
 def length_of(value: Any) -> int:
-    """Bytes that a value needs at least as compact JSON; a number may have a shorter spelling than any that is known."""
+    """Bytes that a value needs at least as compact JSON; a number may have a shorter spelling than is known."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return 1 if value >= 0 else 2
     if isinstance(value, list):

@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from osport.constrained.keywords import CONSTRAINING
-from osport.constrained.schema import Schema, check_references, specification_of
+from osport.constrained.references import check_references, specification_of
+from osport.constrained.tree import Schema
 
 __all__ = ["bundled", "endless_reference"]
 
@@ -86,7 +87,7 @@ class Bundle:
         self.pending: list[tuple[str, Schema, Any]] = []
 
     def node(self, schema: Schema, resolver: Any, *, entered: bool = False) -> Schema:
-        """The subschema in the new words. ``entered``: the resolver is inside it, so its id is not to be joined again."""
+        """The subschema in the new words. ``entered``: the resolver stands in it, its id is joined already."""
         if isinstance(schema, bool):
             return schema
         if not entered and isinstance(schema.get("$id", schema.get("id")), str):
@@ -122,8 +123,10 @@ class Bundle:
 
 def modern(node: Mapping[str, Any]) -> dict[str, Any]:
     """The keywords of a node in the spelling of draft 2020-12."""
-    new = {word: int(value) if isinstance(value, float) and word in COUNTS and value.is_integer() else value
-           for word, value in node.items()}  # fmt: skip
+    new = dict(node)
+    for word in COUNTS & node.keys():
+        if isinstance(new[word], float) and new[word].is_integer():
+            new[word] = int(new[word])
     for bound, strict in (("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")):
         if isinstance(new.get(strict), bool) and new.pop(strict) and bound in new:
             new[strict] = new.pop(bound)

@@ -12,7 +12,7 @@ from attrs import frozen
 
 from osport.constrained.budget import without_impossible
 from osport.constrained.bundle import bundled, endless_reference
-from osport.constrained.faults import needs_newer_words, with_safe_classes
+from osport.constrained.faults import Misread, needs_newer_words, with_safe_classes
 from osport.constrained.refusal import KeywordRefused
 from osport.constrained.rewrite import rewritten
 from osport.constrained.schema import NodePath, json_path, shortened, walk
@@ -136,7 +136,10 @@ def compiled(schema: str) -> tuple[Taken | None, str]:
 
     What compiles for bytes compiles for every model. llguidance's own limits bound time and memory.
     """
-    schema = with_safe_classes(schema)
+    try:
+        schema = with_safe_classes(schema)
+    except Misread as error:
+        return None, str(error)
     grammar = f'{{"grammars":[{{"json_schema":{with_options(schema)}}}]}}'
     matcher = import_llguidance().LLMatcher(byte_tokenizer(), grammar, log_level=0)
     if matcher.is_error():

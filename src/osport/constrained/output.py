@@ -81,7 +81,7 @@ class ConstrainedOutput(Stage):
         target = target_of(schema) if isinstance(schema, type) else None
         given: Any = target.schema if target is not None else schema
         found = checked(given, unknown_formats="drop" if on_unsupported == "check" else "refuse")
-        if found.refers and shortest(found.schema) == math.inf:
+        if found.recursive and shortest(found.schema) == math.inf:
             raise UsageError(NO_VALUE)
         unknown = tuple(map(json_path, found.unknown_formats))
         constraint = Constraint("json_schema", found.schema)
@@ -161,7 +161,9 @@ class ConstrainedOutput(Stage):
         if self.constraint.kind != "json_schema":
             return []
         rows = support_of(self.constraint.value, engine_of(engine), check=self.on_unsupported == "check")
-        return rows + [Support("format", path, "unknown", "osport has no definition of it") for path in self.unknown_formats]
+        return rows + [
+            Support("format", path, "unknown", "osport has no definition of it") for path in self.unknown_formats
+        ]
 
     def prepare(self, request: Request, capabilities: Capabilities) -> Request:
         """The request with this constraint, once it is sure that the engine enforces all of it.
@@ -215,10 +217,10 @@ class ConstrainedOutput(Stage):
             return None
         if not self._left(answer.enforcement.engine) and answer.enforcement.by not in ("prompt", "none"):
             return None  # all of it was enforced, and still it does not conform: a fault, and no bad luck
-        sampling = request.sampling.filled()
-        warmer = min(max(sampling.temperature, LEAST_WARMTH) + WARMER * (attempt - 1), max(sampling.temperature, 1.0))
-        seed = (sampling.seed + 1) % (2**32 - 1)
-        return evolve(request, sampling=evolve(request.sampling, seed=seed, temperature=warmer))
+        seed, temperature = request.sampling.seed or 0, request.sampling.temperature or 0.0
+        warmer = LEAST_WARMTH if temperature < LEAST_WARMTH else temperature + (WARMER if attempt > 1 else 0.0)
+        sampling = evolve(request.sampling, seed=(seed + 1) % (2**32 - 1), temperature=warmer)
+        return evolve(request, sampling=sampling)
 
     @cached_property
     def warnings(self) -> tuple[str, ...]:

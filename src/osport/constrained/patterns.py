@@ -12,7 +12,7 @@ from typing import Any
 
 import jsonschema
 
-__all__ = ["TooSlow", "matches", "parts_of", "with_safe_patterns"]
+__all__ = ["TooSlow", "matches", "safe_pattern", "with_safe_patterns"]
 
 LIMIT = 2.0  # seconds
 # Up to this many characters no pattern of a sane length takes noticeable time.
@@ -21,7 +21,9 @@ HARMLESS = 16
 MANY = 16
 # So many runs of any length beside one another make a match take the third power of the text's length.
 RUNS = 3
-CHILD = "import json, re, sys; how, pattern, text = json.load(sys.stdin); print(getattr(re, how)(pattern, text) is None)"
+CHILD = (
+    "import json, re, sys; how, pattern, text = json.load(sys.stdin); print(getattr(re, how)(pattern, text) is None)"
+)
 
 
 class TooSlow(Exception):
@@ -39,12 +41,12 @@ def matches(pattern: str, text: str, *, whole: bool = False) -> bool:
     strict = to_the_end(pattern)
     if len(text) <= HARMLESS or not is_risky(pattern):
         return getattr(re, how)(strict, text) is not None
-    automaton = automaton_of(f"^(?:{pattern})$" if whole else pattern)
+    automaton = automaton_of(f"^(?:{pattern})$" if whole else pattern) if "\0" not in text else None
     if automaton is not None:
         return automaton(text)
     try:
         asked = json.dumps([how, strict, text])
-        child = subprocess.run(  # noqa: S603 - our own interpreter
+        child = subprocess.run(
             [sys.executable, "-I", "-S", "-c", CHILD], input=asked, capture_output=True, text=True, timeout=LIMIT
         )
     except subprocess.TimeoutExpired:
@@ -55,7 +57,7 @@ def matches(pattern: str, text: str, *, whole: bool = False) -> bool:
 @lru_cache(maxsize=1024)
 def to_the_end(pattern: str) -> str:
     r"""The pattern with ``\Z`` for ``$``, which to Python alone also stands before a last line break."""
-    if "$" not in pattern or "(?" in pattern and re.search(r"\(\?[a-zA-Z]*m", pattern):
+    if "$" not in pattern or ("(?" in pattern and re.search(r"\(\?[a-zA-Z]*m", pattern)):
         return pattern
     return "".join(r"\Z" if part == "$" else part for part in parts_of(pattern))
 
@@ -63,6 +65,24 @@ def to_the_end(pattern: str) -> str:
 def parts_of(pattern: str) -> list[str]:
     """The pattern in pieces that are read on their own: escapes, classes in brackets, single characters."""
     return re.findall(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|.", pattern, re.DOTALL)
+
+
+def safe_pattern(pattern: str) -> str | None:
+    """The pattern as llguidance reads it rightly inside a JSON string; None where there is no such.
+
+    A class with all control characters lets a quotation mark and a backslash in, though it excludes them; without NUL
+    it does not. Strings with NUL are lost thereby.
+    """
+    parts = parts_of(pattern)
+    for at, part in enumerate(parts):
+        if len(part) < 2 or part[0] != "[":
+            continue
+        shape = re.compile(part)
+        if shape.match("\0") and not (shape.match('"') and shape.match("\\")):
+            if part[1] != "^" or part[2] == "]":
+                return None
+            parts[at] = rf"[^\x00{part[2:]}"
+    return "".join(parts)
 
 
 @lru_cache(maxsize=1024)
@@ -76,15 +96,20 @@ def is_risky(pattern: str) -> bool:
         nonlocal runs
         for word, argument in items:
             name = str(word)
+            inside: list[Any] = []
             if name in ("MAX_REPEAT", "MIN_REPEAT"):
                 least, most, body = argument
-                varies, many = least != most, most >= MANY
-                runs += varies and many
-                if (varies and repeated) or branching(body, repeated or many):
+                many = most >= MANY
+                runs += least != most and many
+                if (least != most and repeated) or branching(body, repeated or many):
                     return True
-            elif name == "BRANCH" and (repeated or any(branching(body, repeated) for body in argument[1])):
-                return True
-            elif name in ("SUBPATTERN", "ASSERT", "ASSERT_NOT") and branching(argument[-1], repeated):
+            elif name == "BRANCH":
+                if repeated:
+                    return True
+                inside = argument[1]
+            elif name in ("SUBPATTERN", "ASSERT", "ASSERT_NOT"):
+                inside = [argument[-1]]
+            if any(branching(body, repeated) for body in inside):
                 return True
         return False
 
@@ -98,8 +123,11 @@ def automaton_of(pattern: str) -> Callable[[str], bool] | None:
         import llguidance
     except ImportError:
         return None
+    safe = safe_pattern(pattern)
+    if safe is None:
+        return None
     tokenizer = llguidance.LLTokenizer("byte")
-    grammar = json.dumps({"grammars": [{"json_schema": {"type": "string", "pattern": pattern}}]})
+    grammar = json.dumps({"grammars": [{"json_schema": {"type": "string", "pattern": safe}}]})
     matcher = llguidance.LLMatcher(tokenizer, grammar, log_level=0)
     if matcher.is_error():
         return None
@@ -124,7 +152,7 @@ def with_safe_patterns(draft: Any) -> Any:
             return beyond(validator, rule, instance, schema) if isinstance(schema.get("items"), list) else ()
 
         checks["additionalItems"] = additional_items
-    return jsonschema.validators.extend(draft, checks)
+    return jsonschema.validators.extend(draft, checks)  # type: ignore[no-untyped-call]
 
 
 def _pattern(validator: Any, pattern: str, instance: Any, schema: Any) -> Iterator[jsonschema.ValidationError]:

@@ -20,7 +20,8 @@ def in_schema(text: str, validator: Validator) -> Any:
     """The value of a JSON text that the schema allows."""
     value = parsed(text)
     try:
-        error = jsonschema.exceptions.best_match(validator.iter_errors(value))
+        errors: Any = validator.iter_errors(value)
+        error: Any = jsonschema.exceptions.best_match(errors)
     except RecursionError:
         raise ConstraintViolated("the value is nested too deeply to be verified", keyword="json") from None
     except TooSlow as error:
