@@ -116,7 +116,9 @@ class Dialogue:
         try:
             return str(rendered["prompt"])
         except (KeyError, TypeError) as error:
-            raise BadResponse(f"{NAME}: no 'prompt' in {str(rendered)[:200]}", backend=NAME, model=self.model) from error
+            raise BadResponse(
+                f"{NAME}: no 'prompt' in {str(rendered)[:200]}", backend=NAME, model=self.model
+            ) from error
 
     def prompt_tokens(self, request: Request) -> Asking[list[int]]:
         """The prompt of a request as the server reads it."""
