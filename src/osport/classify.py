@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Unpack, cast, get_args, overload
 
 from attrs import evolve, frozen
 
 from osport.constrained import calibrate
-from osport.core.prompt import Prompt, to_request
+from osport.core.prompt import CallOptions, Prompt, to_request
 from osport.core.types import ContinuationScore, Message, Request
-from osport.errors import OsportError, UsageError
+from osport.errors import BackendError, OsportError, TemplateError, UsageError
 
-__all__ = ["Calibration", "Classification", "choice_in_json", "classified", "is_one"]
+__all__ = ["Calibration", "Classification", "Classifies", "choice_in_json"]
 
 Calibration = Literal["none", "contextual", "batch"]
 Score = Callable[[Request, Sequence[str]], Sequence[ContinuationScore]]
@@ -51,25 +51,84 @@ class Classification:
         return 1.0 - self.mass
 
 
-def is_one(prompts: Prompt | Sequence[Prompt]) -> bool:
+class Classifies:
+    """What scores texts also classifies; ``Model`` is one."""
+
+    def score(
+        self, prompt: Prompt, continuations: Sequence[str], **options: Unpack[CallOptions]
+    ) -> tuple[ContinuationScore, ...]:
+        """The log-probability of each continuation of the prompt."""
+        raise NotImplementedError
+
+    # A text is a list of texts to mypy, and a conversation one of prompts; not here.
+    @overload
+    def classify(  # type: ignore[overload-overlap]
+        self,
+        prompts: Prompt,
+        labels: Labels,
+        *,
+        calibration: Calibration = "none",
+        content_free: Sequence[Prompt] | None = None,
+        **options: Unpack[CallOptions],
+    ) -> Classification: ...
+
+    @overload
+    def classify(
+        self,
+        prompts: Sequence[Prompt],
+        labels: Labels,
+        *,
+        calibration: Calibration = "none",
+        content_free: Sequence[Prompt] | None = None,
+        **options: Unpack[CallOptions],
+    ) -> list[Classification | OsportError]: ...
+
+    def classify(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        labels: Labels,
+        *,
+        calibration: Calibration = "none",
+        content_free: Sequence[Prompt] | None = None,
+        **options: Unpack[CallOptions],
+    ) -> Classification | list[Classification | OsportError]:
+        """Which label the model finds likeliest behind a prompt, with the probability of each.
+
+        ``prompts``: one prompt, or a list of prompts for a list with one :class:`~osport.Classification` or one
+        error each. ``labels``: the texts that the model would write, or a mapping from labels to these texts.
+        ``calibration`` takes the prompt's own preference out: ``contextual`` measures it on inputs without
+        content (``content_free``; default: the last user turn replaced by ``N/A``, ``[MASK]`` and nothing),
+        ``batch`` on the items themselves, of which there must be several.
+
+        Raises :class:`~osport.errors.UnsupportedFeature` where the engine gives no log-probabilities of given
+        texts, :class:`~osport.errors.UsageError` for labels that cannot be told apart.
+        """
+        one = _is_one(prompts)
+        items = cast(Sequence[Prompt], [prompts] if one else prompts)
+        requests = [to_request(prompt, options) for prompt in items]
+        found = _classified(requests, labels, self.score, calibration, content_free)
+        if not one:
+            return found
+        if isinstance(found[0], OsportError):
+            raise found[0]
+        return found[0]
+
+
+def _is_one(prompts: Prompt | Sequence[Prompt]) -> bool:
     """Whether this is one prompt (a text, a message, a conversation, a request) and no list of prompts."""
     if isinstance(prompts, str) or not isinstance(prompts, Sequence):
         return True
     return bool(prompts) and all(isinstance(part, Message) for part in prompts)
 
 
-def classified(
+def _classified(
     requests: Sequence[Request],
     labels: Labels,
     score: Score,
-    *,
-    calibration: Calibration = "none",
-    content_free: Sequence[Prompt] | None = None,
+    calibration: Calibration,
+    content_free: Sequence[Prompt] | None,
 ) -> list[Classification | OsportError]:
-    """Classify each request; one classification or one error for each, in order.
-
-    The errors of the content-free inputs are everybody's, and raised.
-    """
+    """One classification for each request, or the error that is this item's; what is everybody's is raised."""
     texts = _texts_of(labels)
     if calibration not in get_args(Calibration):
         raise UsageError(f"calibration={calibration!r}: one of {', '.join(get_args(Calibration))}")
@@ -84,7 +143,7 @@ def classified(
     for request in requests:
         try:
             scores.append(scores_of(request))
-        except OsportError as error:
+        except (BackendError, TemplateError) as error:
             scores.append(error)
     good = [one for one in scores if isinstance(one, calibrate.LabelScores)]
     if calibration == "batch":

@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import Self, Unpack, cast, overload
+from typing import Self, Unpack
 
 from attrs import evolve
 
 from osport.calling import Call, errors_named, observed
-from osport.classify import Calibration, Classification, classified, is_one
+from osport.classify import Classifies
 from osport.core import stage as stages_of
 from osport.core.capabilities import Capabilities, negotiate
 from osport.core.facts import ModelFacts
@@ -38,7 +38,7 @@ from osport.plugin.registry import parse_reference, registry
 __all__ = ["Model"]
 
 
-class Model:
+class Model(Classifies):
     """One model on one engine.
 
     ``model``: a reference ``backend:model`` (``llama_server:smollm2-135m``), the path of a ``.gguf``
@@ -203,8 +203,11 @@ class Model:
         Raises :class:`~osport.errors.UnsupportedFeature` where the engine gives no log-probabilities of given
         texts.
         """
-        self._need_score()
-        requests = self._prepared(self._asked(prompt, options), self._pipeline(None))
+        asked = self._asked(prompt, options)
+        with self._errors():
+            if not self.capabilities.score:
+                raise UnsupportedFeature("score", self.ref.backend, reason="its engine scores no given texts")
+        requests = self._prepared(asked, self._pipeline(None))
         with self._calling(requests) as call:
             while True:
                 try:
@@ -212,60 +215,6 @@ class Model:
                         return self.backend.score(call.request, continuations)
                 except BackendError as error:
                     time.sleep(call.pause(error))
-
-    @overload
-    # A text is a list of texts to mypy, and a conversation one of prompts; not here.
-    def classify(  # type: ignore[overload-overlap]
-        self,
-        prompts: Prompt,
-        labels: Sequence[str] | Mapping[str, str],
-        *,
-        calibration: Calibration = "none",
-        content_free: Sequence[Prompt] | None = None,
-        **options: Unpack[CallOptions],
-    ) -> Classification: ...
-
-    @overload
-    def classify(
-        self,
-        prompts: Sequence[Prompt],
-        labels: Sequence[str] | Mapping[str, str],
-        *,
-        calibration: Calibration = "none",
-        content_free: Sequence[Prompt] | None = None,
-        **options: Unpack[CallOptions],
-    ) -> list[Classification | OsportError]: ...
-
-    def classify(
-        self,
-        prompts: Prompt | Sequence[Prompt],
-        labels: Sequence[str] | Mapping[str, str],
-        *,
-        calibration: Calibration = "none",
-        content_free: Sequence[Prompt] | None = None,
-        **options: Unpack[CallOptions],
-    ) -> Classification | list[Classification | OsportError]:
-        """Which label the model finds likeliest behind a prompt, with the probability of each.
-
-        ``prompts``: one prompt, or a list of prompts for a list with one :class:`~osport.Classification` or one
-        error each. ``labels``: the texts that the model would write, or a mapping from labels to these texts.
-        ``calibration`` takes the prompt's own preference out: ``contextual`` measures it on inputs without
-        content (``content_free``; default: the last user turn replaced by ``N/A``, ``[MASK]`` and nothing),
-        ``batch`` on the items themselves, of which there must be several.
-
-        Raises :class:`~osport.errors.UnsupportedFeature` where the engine gives no log-probabilities of given
-        texts, :class:`~osport.errors.UsageError` for labels that cannot be told apart.
-        """
-        self._need_score()
-        one = is_one(prompts)
-        items = cast(Sequence[Prompt], [prompts] if one else prompts)
-        requests = [self._asked(prompt, options) for prompt in items]
-        found = classified(requests, labels, self.score, calibration=calibration, content_free=content_free)
-        if not one:
-            return found
-        if isinstance(found[0], OsportError):
-            raise found[0]
-        return found[0]
 
     def count_tokens(self, prompt: str | Message | Sequence[Message]) -> int:
         """Prompt tokens after the chat template. Raises UnsupportedFeature where the engine cannot say."""
@@ -304,13 +253,6 @@ class Model:
 
     def __repr__(self) -> str:
         return f"Model({str(self.ref)!r}{', closed' if self._closed else ''})"
-
-    def _need_score(self) -> None:
-        with self._errors():
-            if not self.capabilities.score:
-                raise UnsupportedFeature(
-                    "score", self.ref.backend, reason="it gives no log-probabilities of given texts"
-                )
 
     def _pipeline(self, output: Stage | None) -> tuple[Stage, ...]:
         # The template comes last: it turns the messages that the others see into a raw prompt.
