@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from osport.chat_template import ChatTemplate as ChatTemplate
     from osport.chat_template import Conversation as Conversation
+    from osport.classify import Classification as Classification
     from osport.constrained import ConstrainedOutput as ConstrainedOutput
     from osport.core.capabilities import Capabilities as Capabilities
     from osport.core.facts import ModelFacts as ModelFacts
@@ -38,6 +39,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Capabilities": "osport.core.capabilities",
     "ChatTemplate": "osport.chat_template",
+    "Classification": "osport.classify",
     "Completion": "osport.core.types",
     "ConstrainedOutput": "osport.constrained",
     "Conversation": "osport.chat_template",

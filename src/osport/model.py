@@ -14,14 +14,23 @@ from typing import Self, Unpack
 from attrs import evolve
 
 from osport.calling import Call, errors_named, observed
+from osport.classify import Classifies
 from osport.core import stage as stages_of
 from osport.core.capabilities import Capabilities, negotiate
 from osport.core.facts import ModelFacts
 from osport.core.prompt import CallOptions, Prompt, to_request
 from osport.core.retries import Retries
 from osport.core.stage import Stage
-from osport.core.types import Completion, Delta, Message, Request
-from osport.errors import BackendError, ContractViolation, OsportError, OutputError, PluginError, UsageError
+from osport.core.types import Completion, ContinuationScore, Delta, Message, Request
+from osport.errors import (
+    BackendError,
+    ContractViolation,
+    OsportError,
+    OutputError,
+    PluginError,
+    UnsupportedFeature,
+    UsageError,
+)
 from osport.plugin.backend import Backend
 from osport.plugin.hookspecs import ModelRef
 from osport.plugin.registry import parse_reference, registry
@@ -29,7 +38,7 @@ from osport.plugin.registry import parse_reference, registry
 __all__ = ["Model"]
 
 
-class Model:
+class Model(Classifies):
     """One model on one engine.
 
     ``model``: a reference ``backend:model`` (``llama_server:smollm2-135m``), the path of a ``.gguf``
@@ -185,6 +194,27 @@ class Model:
             return list(pool.map(one, prompts))
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+    def score(
+        self, prompt: Prompt, continuations: Sequence[str], **options: Unpack[CallOptions]
+    ) -> tuple[ContinuationScore, ...]:
+        """How likely the model itself finds each continuation of the prompt, all its tokens counted.
+
+        Raises :class:`~osport.errors.UnsupportedFeature` where the engine gives no log-probabilities of given
+        texts.
+        """
+        asked = self._asked(prompt, options)
+        with self._errors():
+            if not self.capabilities.score:
+                raise UnsupportedFeature("score", self.ref.backend, reason="its engine scores no given texts")
+        requests = self._prepared(asked, self._pipeline(None))
+        with self._calling(requests) as call:
+            while True:
+                try:
+                    with self._errors():
+                        return self.backend.score(call.request, continuations)
+                except BackendError as error:
+                    time.sleep(call.pause(error))
 
     def count_tokens(self, prompt: str | Message | Sequence[Message]) -> int:
         """Prompt tokens after the chat template. Raises UnsupportedFeature where the engine cannot say."""

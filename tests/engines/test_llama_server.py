@@ -122,7 +122,6 @@ def test_every_parameter_reaches_the_engine_under_its_own_name(server):
         seed=11,
         stop=("zzz",),
     )
-    request = Request(prompt="Once", sampling=sampling)
     sent = sampling_fields(sampling, prompt_cache=True)
     endpoint = server.endpoint
     answer = httpx.post(
