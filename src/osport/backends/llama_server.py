@@ -87,7 +87,7 @@ class LlamaServerBackend(Backend):
             "startup_timeout": startup_timeout,
         }
         refuse_unknown(NAME, unknown, {*for_embedded, "timeout", "prompt_cache", "api_key"})
-        limit = check_seconds(NAME, "timeout", timeout)
+        self._timeout = check_seconds(NAME, "timeout", timeout)
         cache = check_switch(NAME, "prompt_cache", prompt_cache)
         self._closed = False
         self._gguf: GgufModel | None = None
@@ -108,7 +108,7 @@ class LlamaServerBackend(Backend):
             gguf=self._gguf,
             settings=self._embedded.settings if self._embedded is not None else None,
             prompt_cache=cache,
-            timeout=limit,
+            timeout=self._timeout,
         )
         # A proxy of the environment must not stand between this process and its own child.
         self._http = LlamaHttp(self.model, through_proxy=self._remote is not None)
@@ -122,6 +122,10 @@ class LlamaServerBackend(Backend):
             return self._remote
         assert self._embedded is not None  # noqa: S101 - one of the two is set in the constructor
         return self._embedded.endpoint()
+
+    def load(self) -> None:
+        """Start the embedded server; ask one by URL whether it is there."""
+        self._http.get(self.endpoint, "/health", timeout=self._timeout)
 
     def capabilities(self) -> Capabilities:
         """By URL no regular expressions, and JSON Schema as GBNF can express it; tools where a template has them."""
