@@ -71,6 +71,7 @@ def ways(model: Model) -> dict[str, object]:
     }
 
 
+ASK_FOR_A_CALL = {"tools": [WEATHER], "tool_choice": "required"}
 CAUGHT = [
     ("truncates_prompt", ContextOverflow, "cut", {}, EVERYONE),
     ("other_model", BadResponse, "another-model", {}, ("openai", "vllm", "ollama", "anthropic")),
@@ -78,7 +79,7 @@ CAUGHT = [
     ("error_after_200", ServerFault, "out of memory", {}, EVERYONE),
     ("malformed", BadResponse, "not JSON", {}, EVERYONE),
     ("slow_drip", TimedOut, "0.4 s", {"timeout": 0.4}, EVERYONE),
-    ("no_usage", BadResponse, "usage", {}, ("openai", "vllm", "ollama", "anthropic")),
+    ("no_usage", BadResponse, "usage|output_tokens", {}, ("openai", "vllm", "ollama", "anthropic")),
     ("wrong_content_type", BadResponse, "text/html", {}, EVERYONE),
     ("ignores_logprobs", BadResponse, "log", {"logprobs": 2}, ("openai", "vllm", "ollama", "llama_server")),
     (

@@ -199,7 +199,9 @@ class AnthropicBackend(Backend):
         if getattr(message, "type", None) == "error":
             raise self._error_after_200(message)
         check_model(self.model, _undated(message.model, self.model), backend=NAME)
-        if getattr(message, "usage", None) is None:
+        if message.stop_reason is None:
+            raise BadResponse(f"{NAME}: the answer ended without a stop reason", backend=NAME, model=self.model)
+        if message.usage is None:
             what = "the answer came without usage, so nobody can see whether the prompt was cut"
             raise BadResponse(f"{NAME}: {what}", backend=NAME, model=self.model)
         try:
@@ -252,6 +254,9 @@ class AnthropicBackend(Backend):
             raise BadResponse(f"{NAME}: {error}", **names) from error
         except json.JSONDecodeError as error:
             raise BadResponse(f"{NAME}: not JSON: {error}", **names) from error
+        except (AttributeError, TypeError, IndexError) as error:
+            # The SDK believes what it reads, and stumbles over an event that lacks something.
+            raise BadResponse(f"{NAME}: an event of the stream is not whole: {error}", **names) from error
         except httpx2.HTTPError as error:
             raise ServerFault(f"{NAME}: the connection broke during the answer: {error}", **names) from error
         except sdk.AnthropicError as error:
@@ -265,7 +270,7 @@ class AnthropicBackend(Backend):
         )
 
     def _status_error(self, error: Any) -> BackendError:
-        status = error.status_code if error.status_code >= 400 else STATUS_OF_TYPE.get(error.type, 500)
+        status = error.status_code if error.status_code != 200 else STATUS_OF_TYPE.get(error.type, 500)
         headers = {**error.response.headers, "x-request-id": error.request_id}
         body = _body_text(error).replace(self._endpoint.api_key or "\0", "[the key]")
         return error_from_answer(status, body, headers, backend=NAME, model=self.model)

@@ -88,7 +88,7 @@ class LlamaServerBackend(Backend):
             "startup_timeout": startup_timeout,
         }
         refuse_unknown(NAME, unknown, {*for_embedded, "timeout", "prompt_cache", "api_key"})
-        limit = check_seconds(NAME, "timeout", timeout)
+        self._timeout = check_seconds(NAME, "timeout", timeout)
         cache = check_switch(NAME, "prompt_cache", prompt_cache)
         self._closed = False
         self._gguf: GgufModel | None = None
@@ -110,7 +110,7 @@ class LlamaServerBackend(Backend):
             gguf=self._gguf,
             settings=self._embedded.settings if self._embedded is not None else None,
             prompt_cache=cache,
-            timeout=limit,
+            timeout=self._timeout,
         )
         # A proxy of the environment must not stand between this process and its own child.
         self._http = LlamaHttp(self.model, through_proxy=self._remote is not None)
