@@ -33,12 +33,12 @@ def test_a_bomb_is_refused_while_it_grows(bomb):
     started = time.monotonic()
     with pytest.raises(TemplateError):
         ChatTemplate.from_text(bomb).render(TALK)
-    assert time.monotonic() - started < SECONDS + 2
+    assert time.monotonic() - started < 5
 
 
 def test_an_endless_loop_is_stopped_and_the_thread_goes_on():
     loop = "{% set a = range(99999) | list %}{% for i in a %}{% for j in a %}{% endfor %}{% endfor %}"
-    with pytest.raises(TemplateError, match="longer than 5 s"):
+    with pytest.raises(TemplateError, match="longer than 4 s"):
         ChatTemplate.from_text(loop).render(TALK)
     assert ChatTemplate.from_text("{{ messages[0].content }}").render(TALK).text == "hi"
 

@@ -1,31 +1,39 @@
 """Bounds on what a template may cost: a template is a program from a stranger.
 
-Three walls. :func:`guard` puts a budget on everything that makes text or numbers grow. :func:`deadline`
-stops a render that runs on. What neither can stop (one call into C that never ends, containers that
-nest themselves) is recognised from the template's form by :func:`unbounded`, and such a template is
-rendered in a child process under limits of the operating system.
+Three walls. :func:`guard` puts a budget on everything that makes text, numbers or containers grow in one step.
+:func:`deadline` stops what runs on, or fills the memory in many steps. What neither can stop (one call into C
+that never ends) is recognised from the template's form by :func:`osport.chat_template.form.unbounded`, and such
+a template is rendered in a child process under limits of the operating system.
 """
 
 from __future__ import annotations
 
 import ctypes
 import functools
+import mmap
 import operator
 import threading
 import time
 from collections.abc import Callable, Iterable
+from itertools import islice
 from typing import Any
 
+from osport.chat_template.form import PAID, WEIGHED
 from osport.errors import TemplateError
 
-__all__ = ["SECONDS", "check_size", "deadline", "guard"]
+__all__ = ["SECONDS", "budget", "check_size", "deadline", "guard"]
 
-SECONDS = 5.0
+SECONDS = 4.0  # the whole call stays under 5 s, with what stopping it takes
 SOURCE_CHARACTERS = 256 * 1024  # published templates stay under 20 KB
-TEXT_CHARACTERS = 128 * 2**20  # all text that one render makes, intermediate strings included
+TEXT_CHARACTERS = 32 * 2**20  # all text that one render makes, intermediate strings included
+MEMORY_BYTES = 512 * 2**20  # what may grow while one render runs on
 POINTER_BYTES = 8
 PIECE_BYTES = 32  # what a small string costs besides its characters
+PIECES = 512  # pieces of output that are counted together
 POWER_BITS = 4096
+NESTING = 200  # containers within containers
+
+LATE = f"it ran longer than {SECONDS:g} s"
 
 
 class OverBudget(Exception):
@@ -36,7 +44,29 @@ class OutOfTime(Exception):
     """A template ran longer than :data:`SECONDS`."""
 
 
-_budget = threading.local()
+class OutOfMemory(Exception):
+    """The process grew by more than :data:`MEMORY_BYTES` while a template ran."""
+
+
+STOPPED = (OverBudget, OutOfTime, OutOfMemory)
+
+
+class _Budget(threading.local):
+    """What the render that runs in this thread may still cost."""
+
+    def __init__(self) -> None:
+        self.left = TEXT_CHARACTERS
+        self.until = 0.0  # on the monotonic clock; 0: nothing runs under a deadline
+        self.weighed: dict[int, tuple[int, int, object]] = {}
+
+
+_budget = _Budget()
+
+
+def budget() -> None:
+    """Begin a render: a full budget of text."""
+    _budget.left = TEXT_CHARACTERS
+    _budget.weighed = {}
 
 
 def check_size(source: str) -> None:
@@ -49,24 +79,130 @@ def check_size(source: str) -> None:
 
 
 def _spend(characters: int) -> None:
-    left = getattr(_budget, "left", TEXT_CHARACTERS) - characters
-    _budget.left = left
+    _budget.left = left = _budget.left - characters
     if left < 0:
         raise OverBudget(f"it makes more than {TEXT_CHARACTERS // 2**20} million characters of text")
 
 
 def guard(environment: Any, *, sums: bool) -> None:
-    """Put the budget into a sandbox: operators, joining and replacing, and every piece of output.
+    """Put the budget into a sandbox: operators, filters that make text, containers, every piece of output.
 
     ``sums``: whether + is counted too. It costs time, and a sum that is printed at once is counted as output.
     """
     environment.intercepted_binops = frozenset({"+", "*", "**", "%"} if sums else {"*", "**", "%"})
     environment.call_binop = _operate
     environment.concat = _concat
-    for name, filter_ in (("join", _join), ("replace", _replace), ("list", _list)):
-        environment.filters[name] = functools.wraps(environment.filters[name])(
-            functools.partial(filter_, environment.filters[name])
-        )
+    filters = environment.filters
+    for name, filter_ in (("join", _join), ("replace", _replace), ("list", _list), ("indent", _indent)):
+        filters[name] = functools.wraps(filters[name])(functools.partial(filter_, filters[name]))
+    for name in ("string", "escape", "e"):
+        filters[name] = functools.wraps(filters[name])(functools.partial(_paid, filters[name]))
+    filters["tojson"] = functools.partial(_tojson, filters["tojson"])
+    filters["round"] = functools.partial(_round, filters["round"])
+    filters[WEIGHED], filters[PAID] = _weighed, _paid_method
+    environment.globals["dict"] = _dictionaries(type(environment.globals["dict"]))()
+    environment.globals["namespace"] = _namespaces(environment.globals["namespace"])
+
+
+def _dictionaries(theirs: type[Any]) -> type[Any]:
+    class Dictionaries(theirs):  # type: ignore[misc]
+        def __call__(self, *given: Any, **more: Any) -> Any:
+            return _weighed(super().__call__(*given, **more))
+
+        def fromkeys(self, *given: Any) -> Any:
+            return _weighed(super().fromkeys(*given))
+
+    return Dictionaries
+
+
+def _namespaces(theirs: type[Any]) -> type[Any]:
+    class Namespace(theirs):  # type: ignore[misc]
+        def __repr__(self) -> str:
+            # What it holds may change after it was weighed.
+            raise OverBudget("it prints a namespace, and a namespace has no bound")
+
+    return Namespace
+
+
+def _weighed(value: Any) -> Any:
+    if _weight(value)[0] > TEXT_CHARACTERS:
+        raise OverBudget(f"a list or object of it prints more than {TEXT_CHARACTERS // 2**20} million characters")
+    return value
+
+
+def _weight(value: Any) -> tuple[int, int]:
+    """About how many characters a value prints, and how deep it nests; what stands in it twice counts twice."""
+    if isinstance(value, str):
+        return len(value) + PIECE_BYTES // 8, 0
+    if isinstance(value, dict):
+        parts: Iterable[Any] = (*value, *value.values())
+    elif isinstance(value, list | tuple | type({}.items()) | type({}.values()) | type({}.keys())):
+        parts = value
+    else:
+        return POINTER_BYTES, 0
+    known = _budget.weighed.get(id(value))
+    if known is not None:
+        return known[:2]
+    weight = depth = 0
+    for part in parts:
+        more, deeper = _weight(part)
+        weight += more
+        depth = max(depth, deeper)
+    if depth >= NESTING:
+        raise OverBudget(f"it nests more than {NESTING} lists or objects")
+    # The sandbox lets nobody change a container, and the entry keeps it alive, so that its id stays its own.
+    _budget.weighed[id(value)] = (weight + POINTER_BYTES, depth + 1, value)
+    return weight + POINTER_BYTES, depth + 1
+
+
+def _paid(original: Callable[..., Any], *given: Any, **more: Any) -> Any:
+    text = original(*given, **more)
+    _spend(len(text))
+    return text
+
+
+def _tojson(original: Callable[..., str], x: Any, *given: Any, **more: Any) -> str:
+    indent = more.get("indent", given[1] if len(given) > 1 else None)
+    if indent is not None:
+        weight, depth = _weight(x)
+        _spend(weight // 4 * depth * indent if isinstance(indent, int) else weight * (depth + 1))
+    text = original(x, *given, **more)
+    _spend(len(text))
+    return text
+
+
+def _round(original: Callable[..., float], value: Any, precision: int = 0, method: Any = "common") -> float:
+    if isinstance(precision, int) and abs(precision) > POWER_BITS:
+        raise OverBudget("it rounds to more than 4096 places")
+    return original(value, precision, method)
+
+
+def _indent(original: Callable[..., str], s: Any, width: Any = 4, *given: Any, **more: Any) -> str:
+    if isinstance(s, str):
+        _spend(len(s) + (s.count("\n") + 1) * (width if isinstance(width, int) else len(width)))
+    return original(s, width, *given, **more)
+
+
+def _paid_method(method: Any) -> Any:
+    """``join`` or ``replace`` of a text, such that it pays; anything else as it is."""
+    text = getattr(method, "__self__", None)
+    if not isinstance(text, str):
+        return method
+    if method.__name__ == "join":
+        return functools.partial(_joined, text, method)
+    return functools.partial(_replaced, text, method)
+
+
+def _joined(text: str, method: Callable[[Any], str], parts: Iterable[Any]) -> str:
+    kept = list(parts)
+    _spend(sum(len(part) for part in kept if isinstance(part, str)) + len(text) * len(kept))
+    return method(kept)
+
+
+def _replaced(text: str, method: Callable[..., str], old: Any, new: Any, *count: Any) -> str:
+    if isinstance(old, str) and isinstance(new, str):
+        _spend(len(text) + text.count(old) * len(new))
+    return method(old, new, *count)
 
 
 def count_concatenation(template: Any) -> None:
@@ -89,16 +225,22 @@ def _counted(function: Callable[[Iterable[Any]], str]) -> Callable[[Iterable[Any
 def _operate(context: object, sign: str, left: Any, right: Any) -> Any:
     if sign == "+":
         result = left + right
-        if result.__class__ is str:
+        kind = result.__class__
+        if kind is str:
             _spend(len(result))
-        elif result.__class__ is list:
-            _spend(POINTER_BYTES * len(result))
+        elif kind is list:
+            # Only doubling is dear: a list that gets one more with every turn is copied, and the copy let go.
+            _spend(POINTER_BYTES * min(len(left), len(right)))
+            (weight, depth), (more, deeper) = _weight(left), _weight(right)
+            _budget.weighed[id(result)] = (weight + more, max(depth, deeper), result)
+            _weighed(result)
         return result
     if sign == "*":
         for many, text in ((left, right), (right, left)):
             if isinstance(many, int) and isinstance(text, str | list | tuple):
                 _spend(POINTER_BYTES * max(0, many) * len(text))
-        return _small(operator.mul, left, right)
+        result = _small(operator.mul, left, right)
+        return _weighed(result) if isinstance(result, list | tuple) else result
     if sign == "**":
         return _small(operator.pow, left, right)
     if isinstance(left, str):  # "%999999999d" % 1 is a memory bomb in eleven characters
@@ -115,14 +257,13 @@ def _small(operation: Callable[[Any, Any], Any], left: Any, right: Any) -> Any:
 
 
 def _concat(pieces: Iterable[str]) -> str:
-    kept: list[str] = []
-    made, left = 0, getattr(_budget, "left", TEXT_CHARACTERS)
-    for piece in pieces:
-        made += len(piece) + PIECE_BYTES
-        if made > left:
-            break
-        kept.append(piece)
-    _spend(made)
+    pieces = iter(pieces)
+    kept = list(islice(pieces, PIECES))
+    _spend(sum(map(len, kept)) + PIECE_BYTES * len(kept))
+    if len(kept) == PIECES:
+        while more := list(islice(pieces, PIECES)):
+            _spend(sum(map(len, more)) + PIECE_BYTES * len(more))
+            kept += more
     return "".join(kept)
 
 
@@ -151,19 +292,20 @@ def _list(original: Callable[..., list[Any]], *given: Any) -> list[Any]:
 
 
 class _Watch:
-    """One thread that looks after all renders of this process and stops those that are late."""
+    """One thread that looks after all renders of this process, and stops those that are late or too large."""
 
-    POLL_SECONDS = 0.1
+    POLL_SECONDS = 0.05
     IDLE_SECONDS = 30.0
+    LET_GO = -1.0  # in the place of a time: it was stopped already
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._running: dict[int, float] = {}
         self._thread: threading.Thread | None = None
 
-    def start(self, ident: int) -> None:
+    def start(self, ident: int, until: float) -> None:
         with self._lock:
-            self._running[ident] = time.monotonic() + SECONDS
+            self._running[ident] = until
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._look_after, name="osport-template-watch", daemon=True)
                 self._thread.start()
@@ -175,14 +317,21 @@ class _Watch:
 
     def _look_after(self) -> None:
         idle_since = time.monotonic()
+        before: dict[int, tuple[float, int]] = {}  # until when, and how large the process was at the first look
         while True:
             time.sleep(self.POLL_SECONDS)
             now = time.monotonic()
             with self._lock:
+                size = _own_bytes() if self._running else 0
+                before = {
+                    ident: before[ident] if before.get(ident, (0,))[0] == until else (until, size)
+                    for ident, until in self._running.items()
+                }
                 for ident, until in self._running.items():
-                    if 0 <= until < now:
-                        self._running[ident] = -1.0
-                        raised = ctypes.py_object(OutOfTime)
+                    large = size - before[ident][1] > MEMORY_BYTES
+                    if until >= 0 and (large or until < now):
+                        self._running[ident] = self.LET_GO
+                        raised = ctypes.py_object(OutOfMemory if large else OutOfTime)
                         ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(ident), raised)
                 if self._running:
                     idle_since = now
@@ -191,25 +340,41 @@ class _Watch:
                     return
 
 
+def _own_bytes() -> int:
+    """What this process holds apart from mapped files, as far as the system tells."""
+    try:
+        with open("/proc/self/statm", encoding="ascii") as statm:  # noqa: PTH123 - not a path but the kernel
+            _, resident, shared = (int(pages) for pages in statm.read().split()[:3])
+    except (OSError, ValueError):
+        return 0
+    return (resident - shared) * mmap.PAGESIZE
+
+
 _watch = _Watch()
 
 
 class deadline:  # noqa: N801 - used as a context manager, like those of contextlib
-    """Give what runs inside a fresh budget and :data:`SECONDS` of time; calls inside one share both."""
+    """Give what runs inside :data:`SECONDS` of time; deadlines inside one share its time."""
 
     __slots__ = ("_ident",)
 
     def __enter__(self) -> None:
         self._ident = 0
-        if not getattr(_budget, "active", False):
+        if not _budget.until:
             self._ident = threading.get_ident()
-            _budget.left, _budget.active = TEXT_CHARACTERS, True
-            _watch.start(self._ident)
+            _budget.until = until = time.monotonic() + SECONDS
+            _watch.start(self._ident, until)
+        elif _budget.until < time.monotonic():
+            raise OutOfTime(LATE)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if not self._ident:
             return
         _watch.stop(self._ident)
-        _budget.active = False
+        _budget.until = 0.0
+        _budget.weighed = {}
+        # The exceptions of the watch come without words.
         if isinstance(error, OutOfTime):
-            raise OutOfTime(f"it ran longer than {SECONDS:g} s") from None
+            raise OutOfTime(LATE) from None
+        if isinstance(error, OutOfMemory):
+            raise OutOfMemory(f"it took more than {MEMORY_BYTES // 2**20} MiB of memory") from None

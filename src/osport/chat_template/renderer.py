@@ -12,7 +12,7 @@ from typing import Any
 
 from osport.chat_template import limits
 from osport.chat_template.child import render_in_child
-from osport.chat_template.form import forbidden, keeps_sums, unbounded
+from osport.chat_template.form import forbidden, keeps_sums, unbounded, with_guards
 from osport.errors import MissingDependency, TemplateError
 
 __all__ = ["compiled", "variables"]
@@ -42,7 +42,7 @@ def _examined(source: str) -> str | None:
             if (place := forbidden(tree)) is not None:
                 raise TemplateError(f"the chat template reaches for the internals of Python and is refused: {place}")
             return unbounded(tree)
-    except (RecursionError, limits.OutOfTime) as error:
+    except (RecursionError, *limits.STOPPED) as error:
         raise TemplateError(f"the chat template does not compile: {type(error).__name__}: {error}") from error
 
 
@@ -54,10 +54,13 @@ def in_process(source: str, now: datetime) -> Render:
 
     environment = _environment()
     environment.globals["strftime_now"] = now.strftime
-    limits.guard(environment, sums=keeps_sums(_parsed(source)))
+    tree = _parsed(source)
+    limits.guard(environment, sums=keeps_sums(tree))
     try:
         with limits.deadline():
-            template = environment.from_string(source)
+            guarded = with_guards(tree)
+            guarded.set_environment(environment)
+            template = environment.from_string(guarded)
     except jinja2.TemplateSyntaxError as error:
         raise TemplateError(f"the chat template does not compile: line {error.lineno}: {error.message}") from error
     except Exception as error:
@@ -69,10 +72,6 @@ def in_process(source: str, now: datetime) -> Render:
     rebound = {**vars(theirs), "_compile_jinja_template": lambda text: template}
     original = theirs.render_jinja_template
     render_all = types.FunctionType(original.__code__, rebound, argdefs=original.__defaults__)
-    # What we wrote ourselves out of strings is plain JSON already, and need not be copied into it.
-    render_plain = types.FunctionType(
-        original.__code__, {**rebound, "_plain_template_data": lambda data: data}, argdefs=original.__defaults__
-    )
 
     def render(
         messages: Sequence[Mapping[str, Any]],
@@ -85,7 +84,19 @@ def in_process(source: str, now: datetime) -> Render:
     ) -> str:
         try:
             with limits.deadline():
-                texts, _ = (render_plain if plain else render_all)(
+                limits.budget()
+                if plain and not continue_final:
+                    # Roles and texts of exact type are what transformers' function would make of them.
+                    return str(
+                        template.render(
+                            messages=messages,
+                            tools=None,
+                            documents=None,
+                            add_generation_prompt=add_generation_prompt,
+                            **variables,
+                        )
+                    )
+                texts, _ = render_all(
                     [messages],
                     tools=tools,
                     chat_template=source,
@@ -188,6 +199,8 @@ def _transformers_renderer() -> Any:
 
 
 def _cause(error: Exception, template_error: type[Exception]) -> str:
+    if isinstance(error, limits.STOPPED):
+        return f"the chat template was stopped: {error}"
     lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == "<template>"]
     where = f"line {lines[-1]}: " if lines else ""
     if type(error) is template_error:  # what raise_exception() in a template raises
