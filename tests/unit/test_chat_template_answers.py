@@ -1,6 +1,6 @@
 import pytest
 
-from osport.chat_template.answers import parse_answer
+from osport.chat_template.answers import read_answer
 from osport.chat_template.families import families
 from osport.chat_template.tool_calls import FORMS, parse_tool_calls
 from osport.core.types import Tool
@@ -95,11 +95,11 @@ HARMONY = next(family for family in families() if family.name == "gpt-oss")
     ],
 )
 def test_reasoning_is_parted_from_the_answer(text, prompt, expected):
-    answer = parse_answer(text, THINKER, prompt=prompt)
+    answer = read_answer(text, THINKER, prompt=prompt)
     assert (answer.reasoning, answer.content, answer.complete) == expected
 
 
 def test_channels_of_gpt_oss():
     text = "<|channel|>analysis<|message|>hm<|end|><|start|>assistant<|channel|>final<|message|>Yes.<|return|>"
-    answer = parse_answer(text, HARMONY)
+    answer = read_answer(text, HARMONY)
     assert (answer.reasoning, answer.content) == ("hm", "Yes.")

@@ -3,7 +3,6 @@ import time
 import pytest
 
 from osport.chat_template import ChatTemplate
-from osport.chat_template.limits import SECONDS
 from osport.core.types import Message
 from osport.errors import TemplateError
 

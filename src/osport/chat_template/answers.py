@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from attrs import field, frozen
 
+from osport.chat_template.child import parse_in_child
+from osport.chat_template.conversation import wire_tools
 from osport.chat_template.families import Family
-from osport.chat_template.tool_calls import parse_tool_calls
+from osport.chat_template.tool_calls import Malformed, entries, parse_tool_calls
 from osport.core.types import Tool, ToolCall
+from osport.errors import OutputError, TemplateError
 
-__all__ = ["Answer", "parse_answer", "split_reasoning"]
+__all__ = ["Answer", "read_answer", "split_reasoning"]
 
 
 @frozen
@@ -24,30 +29,57 @@ class Answer:
     complete: bool = True
 
 
-def parse_answer(text: str, family: Family | None, *, prompt: str = "", tools: Sequence[Tool] = ()) -> Answer:
-    """Take an answer apart by the marks of its family; ``prompt`` tells whether it begins inside the reasoning.
+def read_answer(
+    text: str,
+    writing: Family,
+    *,
+    prompt: str = "",
+    prefill: str = "",
+    tools: Sequence[Tool] = (),
+    response: Mapping[str, Any] | None = None,
+    with_calls: bool = True,
+) -> Answer:
+    """Take an answer apart by the marks of its family, or by the response template that the model ships.
 
-    Raises :class:`~osport.errors.OutputError` for a tool call that is begun and not well formed.
+    ``prompt`` and ``prefill`` tell whether it begins inside the reasoning. Raises
+    :class:`~osport.errors.OutputError` for a tool call that is begun and not well formed.
     """
-    if family is None:
-        return Answer(text)
-    reasoning, content, complete = split_reasoning(text, family, prompt)
+    if response is not None:
+        return _by_response_template(text, response, prompt, tools)
+    reasoning, content, complete = split_reasoning(text, writing, prompt, prefill)
     calls: tuple[ToolCall, ...] = ()
-    if family.calls and complete:
-        content, calls = parse_tool_calls(content, family.calls, tools)
-    for stop in family.stop:
+    if with_calls and writing.calls and complete:
+        content, calls = parse_tool_calls(content, writing.calls, tools)
+    for stop in writing.stop:
         content = content.removesuffix(stop)
     return Answer(content, reasoning, calls, complete)
 
 
-def split_reasoning(text: str, family: Family, prompt: str = "") -> tuple[str | None, str, bool]:
+def _by_response_template(text: str, response: Mapping[str, Any], prompt: str, tools: Sequence[Tool]) -> Answer:
+    """By transformers' parser, in the child: the patterns come from a stranger, and may run on."""
+    try:
+        message = parse_in_child(text, response, prompt, wire_tools(tools))
+        calls = tuple(
+            ToolCall(call_id or f"call_{index}", name, json.loads(given) if isinstance(given, str) else given)
+            for index, (name, given, call_id) in enumerate(entries(message.get("tool_calls") or []))
+        )
+    except (TemplateError, Malformed, ValueError) as error:
+        raise OutputError(
+            f"the model's response template cannot read the answer: {error}; the text: {text!r}"
+        ) from error
+    content = message.get("content")
+    reasoning = next((message[key] for key in ("reasoning_content", "thinking", "reasoning") if message.get(key)), None)
+    return Answer(content if isinstance(content, str) else "", reasoning, calls, bool(content or calls))
+
+
+def split_reasoning(text: str, family: Family, prompt: str = "", prefill: str = "") -> tuple[str | None, str, bool]:
     """(reasoning, content, complete) by the family's pair of marks."""
     if not family.reasoning:
         return None, text, True
     if family.calls == "harmony":
         return _channels(text)
     opens, closes = (mark.strip() for mark in family.reasoning)
-    inside = bool(prompt) and prompt.rfind(opens) > prompt.rfind(closes) and prompt.rstrip().endswith(opens)
+    inside = prompt.rstrip().endswith(opens) or prefill.rfind(opens) > prefill.rfind(closes)
     body = text.lstrip()
     if body.startswith(opens):
         body, inside = body[len(opens) :], True

@@ -309,5 +309,7 @@ def _whole(text: str, planted: Sequence[Mapping[str, Any]], tools: object) -> It
     given = json.dumps([planted, tools], ensure_ascii=False, default=str)
     if re.search(r"\[\{'type': ?'", text) and "[{'type':" not in given:
         yield Finding("error", "python-repr", "messages", "a list of content parts is printed as Python prints it")
+    if (escape := re.search(r"&#3[49];", text)) and escape.group() not in given:
+        yield Finding("error", "html-escaped", "messages", "quotes around tool calls come out with HTML escapes")
     if re.search(r'\{\{"[^"{}]*": ?"?kq\d+a', text) and '{{"' not in given:
         yield Finding("error", "doubled-braces", "messages", "the braces around tool arguments are doubled")

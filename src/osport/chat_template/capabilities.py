@@ -139,7 +139,8 @@ class _Probe:
             return "dropped"
         findings = canary.compare(parts, text, planted, planted_tools)
         paths = {part.path for part in watched}
-        return "altered" if any(f.severity == "error" and f.place in paths for f in findings) else "kept"
+        broken = any(f.severity == "error" and (f.place in paths or f.rule == "html-escaped") for f in findings)
+        return "altered" if broken else "kept"
 
     def _formed(self, messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         if not self.as_parts:

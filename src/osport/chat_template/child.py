@@ -1,7 +1,7 @@
-"""Render an untrusted template in a process of its own, under limits of the operating system.
+"""What a stranger's template or pattern asks for, in a process of its own under limits of the operating system.
 
 The child answers one line of JSON for each line it reads. It is started at the first need, kept for
-the next render, and killed when it is late or too large.
+the next question, and killed when it is late or too large.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import IO, Any
 from osport.chat_template.limits import SECONDS
 from osport.errors import TemplateError
 
-__all__ = ["render_in_child"]
+__all__ = ["parse_in_child", "render_in_child"]
 
 MEMORY_BYTES = 512 * 2**20
 START_SECONDS = 60.0
@@ -53,10 +53,19 @@ def render_in_child(
             **variables,
         },
     }
-    answer = _child.ask(json.dumps(question, default=lambda value: f"<{type(value).__name__}>"), reason)
-    if "error" in answer:
-        raise TemplateError(answer["error"])
-    return str(answer["text"])
+    return str(_child.ask(question, f"its form does not bound its cost ({reason})")["text"])
+
+
+def parse_in_child(
+    text: str, response: Mapping[str, Any], prompt: str, tools: Sequence[Mapping[str, Any]] | None
+) -> dict[str, Any]:
+    """The message that transformers' ``parse_response`` makes of an answer.
+
+    Raises :class:`~osport.errors.TemplateError` for a response template or an answer that it does not take.
+    """
+    question = {"response": response, "text": text, "prefix": prompt, "tools": tools}
+    message: dict[str, Any] = _child.ask(question, "its patterns are the model's own")["message"]
+    return message
 
 
 class _Child:
@@ -64,18 +73,21 @@ class _Child:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[str] | None = None
 
-    def ask(self, question: str, reason: str) -> dict[str, Any]:
+    def ask(self, question: Mapping[str, Any], reason: str) -> dict[str, Any]:
+        line = json.dumps(question, default=lambda value: f"<{type(value).__name__}>")
         with self._lock:
             process = self._started()
-            line = self._exchange(process, question, SECONDS + 1)
-            if line:
-                answer: dict[str, Any] = json.loads(line)
-                return answer
-            self.stop()
-        raise TemplateError(
-            f"the chat template was stopped: it took longer than {SECONDS:g} s or more than "
-            f"{MEMORY_BYTES // 2**20} MiB, and its form does not bound its cost ({reason})"
-        )
+            reply = self._exchange(process, line, SECONDS + 0.5)
+            if not reply:
+                self.stop()
+                raise TemplateError(
+                    f"the chat template was stopped: it took longer than {SECONDS:g} s or more than "
+                    f"{MEMORY_BYTES // 2**20} MiB, and {reason}"
+                )
+        answer: dict[str, Any] = json.loads(reply)
+        if "error" in answer:
+            raise TemplateError(answer["error"])
+        return answer
 
     def stop(self) -> None:
         process, self._process = self._process, None
@@ -130,6 +142,24 @@ class _Child:
 _child = _Child()
 
 
+def _answer(question: dict[str, Any]) -> dict[str, Any]:
+    from osport.chat_template import renderer
+
+    if "source" in question:
+        render = renderer.in_process(question["source"], datetime.fromisoformat(question["now"]))
+        return {"text": render(question["messages"], **question["options"])}
+    from transformers.utils.chat_parsing import parse_response
+
+    try:
+        return {
+            "message": parse_response(
+                question["text"], question["response"], prefix=question["prefix"], tools=question["tools"]
+            )
+        }
+    except Exception as error:
+        raise TemplateError(f"{type(error).__name__}: {error}") from error
+
+
 def main() -> None:
     """The child: limit yourself, then answer until stdin ends."""
     from osport.chat_template import renderer
@@ -140,9 +170,7 @@ def main() -> None:
     print("ready", flush=True)
     for line in sys.stdin:
         try:
-            question = json.loads(line)
-            render = renderer.in_process(question["source"], datetime.fromisoformat(question["now"]))
-            answer = {"text": render(question["messages"], **question["options"])}
+            answer = _answer(json.loads(line))
         except MemoryError:
             answer = {"error": f"the chat template needs more than {MEMORY_BYTES // 2**20} MiB"}
         except TemplateError as error:

@@ -115,6 +115,8 @@ class Conversation:
 Turns = Conversation | Sequence[Message | Mapping[str, Any]]
 """What can be rendered: a conversation, messages, or plain dictionaries as transformers takes them."""
 
+REASONING = frozenset({"reasoning_content", "thinking", "reasoning"})
+
 
 def wire_messages(turns: Turns) -> list[dict[str, Any]]:
     """Messages as chat templates read them; keys without a value are left out, as transformers does.
@@ -141,10 +143,12 @@ def wire_messages(turns: Turns) -> list[dict[str, Any]]:
 
 
 def is_plain(turns: Turns) -> bool:
-    """Whether these turns consist of nothing but strings that we write out ourselves."""
+    """Whether these turns consist of nothing but strings, and of no reasoning: transformers adds nothing to them."""
     messages = turns.messages if isinstance(turns, Conversation) else turns
     return all(
-        isinstance(m, Message) and type(m.content) is str and not (m.tool_calls or m.images or m.reasoning)
+        type(m.content) is str and not (m.tool_calls or m.images or m.reasoning)
+        if isinstance(m, Message)
+        else type(m) is dict and all(type(v) is str for v in m.values()) and not m.keys() & REASONING
         for m in messages
     )
 

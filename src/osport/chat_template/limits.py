@@ -31,7 +31,7 @@ POINTER_BYTES = 8
 PIECE_BYTES = 32  # what a small string costs besides its characters
 PIECES = 512  # pieces of output that are counted together
 POWER_BITS = 4096
-NESTING = 200  # containers within containers
+CONTAINERS = frozenset({list, tuple, dict, type({}.items()), type({}.values()), type({}.keys())})
 
 LATE = f"it ran longer than {SECONDS:g} s"
 
@@ -57,7 +57,7 @@ class _Budget(threading.local):
     def __init__(self) -> None:
         self.left = TEXT_CHARACTERS
         self.until = 0.0  # on the monotonic clock; 0: nothing runs under a deadline
-        self.weighed: dict[int, tuple[int, int, object]] = {}
+        self.weighed: dict[int, tuple[int, object]] = {}
 
 
 _budget = _Budget()
@@ -125,34 +125,38 @@ def _namespaces(theirs: type[Any]) -> type[Any]:
 
 
 def _weighed(value: Any) -> Any:
-    if _weight(value)[0] > TEXT_CHARACTERS:
+    if _weight(value) > TEXT_CHARACTERS:
         raise OverBudget(f"a list or object of it prints more than {TEXT_CHARACTERS // 2**20} million characters")
     return value
 
 
-def _weight(value: Any) -> tuple[int, int]:
-    """About how many characters a value prints, and how deep it nests; what stands in it twice counts twice."""
-    if isinstance(value, str):
-        return len(value) + PIECE_BYTES // 8, 0
-    if isinstance(value, dict):
-        parts: Iterable[Any] = (*value, *value.values())
-    elif isinstance(value, list | tuple | type({}.items()) | type({}.values()) | type({}.keys())):
+def _weight(value: Any) -> int:
+    """About how many characters a value prints; what stands in it twice counts twice."""
+    kind = type(value)
+    if kind is str:
+        return len(value)
+    if kind is dict:
+        parts: Iterable[Any] = value.values()
+    elif kind in CONTAINERS:
         parts = value
     else:
-        return POINTER_BYTES, 0
+        return len(value) if isinstance(value, str) else POINTER_BYTES
     known = _budget.weighed.get(id(value))
     if known is not None:
-        return known[:2]
-    weight = depth = 0
+        return known[0]
+    weight = POINTER_BYTES * (len(value) + 1)
     for part in parts:
-        more, deeper = _weight(part)
-        weight += more
-        depth = max(depth, deeper)
-    if depth >= NESTING:
-        raise OverBudget(f"it nests more than {NESTING} lists or objects")
+        weight += len(part) if type(part) is str else _weight(part)
+    if kind is dict:
+        weight += sum(len(key) for key in value if isinstance(key, str))
     # The sandbox lets nobody change a container, and the entry keeps it alive, so that its id stays its own.
-    _budget.weighed[id(value)] = (weight + POINTER_BYTES, depth + 1, value)
-    return weight + POINTER_BYTES, depth + 1
+    _budget.weighed[id(value)] = (weight, value)
+    return weight
+
+
+def _depth(value: Any) -> int:
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    return 1 + max(map(_depth, parts), default=0)
 
 
 def _paid(original: Callable[..., Any], *given: Any, **more: Any) -> Any:
@@ -163,9 +167,8 @@ def _paid(original: Callable[..., Any], *given: Any, **more: Any) -> Any:
 
 def _tojson(original: Callable[..., str], x: Any, *given: Any, **more: Any) -> str:
     indent = more.get("indent", given[1] if len(given) > 1 else None)
-    if indent is not None:
-        weight, depth = _weight(x)
-        _spend(weight // 4 * depth * indent if isinstance(indent, int) else weight * (depth + 1))
+    if indent is not None:  # at most one line for every pointer and comma
+        _spend(_weight(x) // POINTER_BYTES * _depth(x) * (indent if isinstance(indent, int) else len(indent)))
     text = original(x, *given, **more)
     _spend(len(text))
     return text
@@ -231,8 +234,7 @@ def _operate(context: object, sign: str, left: Any, right: Any) -> Any:
         elif kind is list:
             # Only doubling is dear: a list that gets one more with every turn is copied, and the copy let go.
             _spend(POINTER_BYTES * min(len(left), len(right)))
-            (weight, depth), (more, deeper) = _weight(left), _weight(right)
-            _budget.weighed[id(result)] = (weight + more, max(depth, deeper), result)
+            _budget.weighed[id(result)] = (_weight(left) + _weight(right), result)
             _weighed(result)
         return result
     if sign == "*":

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import traceback
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -37,7 +38,7 @@ def _examined(source: str) -> str | None:
     """Why the template must not be rendered in this process; raises when it must not be rendered at all."""
     limits.check_size(source)
     try:
-        with limits.deadline():
+        with _deadline():
             tree = _parsed(source)
             if (place := forbidden(tree)) is not None:
                 raise TemplateError(f"the chat template reaches for the internals of Python and is refused: {place}")
@@ -159,6 +160,22 @@ def literals(source: str) -> str:
     found = [node.data for node in tree.find_all(jinja2.nodes.TemplateData)]
     found += [node.value for node in tree.find_all(jinja2.nodes.Const) if isinstance(node.value, str)]
     return "\0".join(found)
+
+
+@contextlib.contextmanager
+def in_time() -> Iterator[None]:
+    """Everything inside together gets the time of one render."""
+    try:
+        with _deadline():
+            yield
+    except limits.STOPPED as error:
+        raise TemplateError(f"the chat template was stopped: {error}") from error
+
+
+def _deadline() -> limits.deadline:
+    """The time of a template, not of the import of transformers, which takes a second and more."""
+    _environment()
+    return limits.deadline()
 
 
 def _environment() -> Any:

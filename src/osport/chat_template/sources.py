@@ -39,7 +39,8 @@ class TemplateSource:
     """The templates by name (``default``, ``tool_use``, ``rag``), and what the tokenizer says.
 
     ``adds_bos``: whether the tokenizer puts BOS before a plain text prompt by itself. ``tokenizer``: the
-    path of a ``tokenizer.json``, where there is one.
+    path of a ``tokenizer.json``, where there is one. ``response``: the response template by which transformers
+    reads the model's answers, where there is one.
     """
 
     origin: str
@@ -47,6 +48,7 @@ class TemplateSource:
     tokens: Mapping[str, str]
     adds_bos: bool = False
     tokenizer: Path | None = None
+    response: Mapping[str, Any] | None = None
 
     def pick(self, name: str | None) -> str:
         """The template of this name; without a name, the default one.
@@ -120,7 +122,15 @@ def read_hf(folder: str | Path) -> TemplateSource:
     if adds_bos is None:
         adds_bos = _post_processor_adds(tokens.get("bos_token"), _json(folder / "tokenizer.json").get("post_processor"))
     tokenizer = folder / "tokenizer.json"
-    return TemplateSource(str(folder), templates, tokens, bool(adds_bos), tokenizer if tokenizer.is_file() else None)
+    response = config.get("response_template")
+    return TemplateSource(
+        str(folder),
+        templates,
+        tokens,
+        bool(adds_bos),
+        tokenizer if tokenizer.is_file() else None,
+        response if isinstance(response, Mapping) else None,
+    )
 
 
 def read_server(url: str, timeout: float) -> TemplateSource:

@@ -9,10 +9,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from attrs import evolve, field, frozen
+from attrs import field, frozen
 
-from osport.chat_template import audits, canary, renderer
-from osport.chat_template.answers import Answer, parse_answer, split_reasoning
+from osport.chat_template import audits, renderer, stage
+from osport.chat_template.answers import Answer, read_answer
 from osport.chat_template.capabilities import TemplateCapabilities, probe
 from osport.chat_template.control_tokens import own_tokens
 from osport.chat_template.conversation import Conversation, Turns, is_plain, wire_messages, wire_tools
@@ -20,10 +20,12 @@ from osport.chat_template.families import Family, family_of
 from osport.chat_template.report import Audit
 from osport.chat_template.sources import TemplateSource, read_gguf, read_hf, read_server
 from osport.chat_template.spans import Span, find_spans
+from osport.chat_template.token_ids import encode
+from osport.chat_template.writing import read_writing
 from osport.core.capabilities import Capabilities
 from osport.core.stage import Stage
-from osport.core.types import Completion, Message, Request, Thinking, Tool
-from osport.errors import TemplateError, UnsupportedFeature, UsageError
+from osport.core.types import Completion, Request, Thinking, Tool
+from osport.errors import UsageError
 
 __all__ = ["PINNED_NOW", "ChatTemplate", "Rendered"]
 
@@ -50,7 +52,7 @@ class Rendered:
 
     @functools.cached_property
     def token_ids(self) -> tuple[int, ...] | None:
-        """The prompt as token ids, None when no tokenizer is there.
+        """The prompt as token ids, None where no ``tokenizer.json`` lies beside the template, as with GGUF files.
 
         Control tokens inside what the caller wrote are encoded as plain text, so that nobody can forge a turn.
         """
@@ -63,7 +65,8 @@ class ChatTemplate(Stage):
 
     ``text`` is the Jinja source, ``tokens`` the special tokens that it may print (``bos_token``, ...),
     ``source`` where both were read, ``adds_bos`` whether the tokenizer puts BOS before a plain text
-    prompt by itself, ``now`` the clock that the template sees. A model without a template is a
+    prompt by itself, ``now`` the clock that the template sees, ``response`` the response template by which
+    transformers reads this model's answers, where it ships one. A model without a template is a
     :class:`~osport.errors.TemplateError`; osport has no template of its own to fall back to.
 
     >>> template = ChatTemplate.from_text("{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}")
@@ -77,6 +80,7 @@ class ChatTemplate(Stage):
     adds_bos: bool = False
     now: datetime = PINNED_NOW
     tokenizer: Path | None = field(default=None, repr=False)
+    response: Mapping[str, Any] | None = field(default=None, repr=False)
 
     @classmethod
     def from_gguf(cls, path: str | Path, *, name: str | None = None, now: datetime = PINNED_NOW) -> ChatTemplate:
@@ -117,7 +121,9 @@ class ChatTemplate(Stage):
 
     @classmethod
     def _of(cls, source: TemplateSource, name: str | None, now: datetime) -> ChatTemplate:
-        return cls(source.pick(name), source.tokens, source.origin, source.adds_bos, now, source.tokenizer)
+        return cls(
+            source.pick(name), source.tokens, source.origin, source.adds_bos, now, source.tokenizer, source.response
+        )
 
     @property
     def hash(self) -> str:
@@ -133,6 +139,14 @@ class ChatTemplate(Stage):
     def capabilities(self) -> TemplateCapabilities:
         """What the template can carry, probed once for each template and kept."""
         return _capabilities(self.text, tuple(sorted(self.tokens.items())), self.now)
+
+    @property
+    def writing(self) -> Family:
+        """How the model writes its answers: by its family, else as renders of this template show it.
+
+        ``name`` is empty where the family is not known.
+        """
+        return _writing(self.text, tuple(sorted(self.tokens.items())), self.now)
 
     def render(
         self,
@@ -170,7 +184,7 @@ class ChatTemplate(Stage):
         return Rendered(
             text,
             spans=lambda: find_spans(write, text, messages, written_tools),
-            encode=None if self.tokenizer is None else functools.partial(_encode, self.tokenizer, own_tokens(self)),
+            encode=None if self.tokenizer is None else functools.partial(encode, self.tokenizer, own_tokens(self)),
         )
 
     def audit(self, conversation: Turns, *, tools: Tools = (), thinking: Thinking = None) -> Audit:
@@ -184,16 +198,18 @@ class ChatTemplate(Stage):
         arguments to families that write every value as text. Raises :class:`~osport.errors.OutputError`, with
         the text, for a tool call that is begun and not well formed.
         """
-        return parse_answer(text, self.family, prompt=prompt, tools=tools)
+        return read_answer(text, self.writing, prompt=prompt, tools=tools, response=self.response)
 
     def finish(self, completion: Completion, request: Request, sent: Request) -> Completion:
-        """Part the reasoning from the answer where the backend left both in one text."""
-        if completion.reasoning is not None or self.family is None or not self.family.reasoning:
-            return completion
-        reasoning, content, complete = split_reasoning(completion.text, self.family)
-        return (
-            evolve(completion, text=content, reasoning=reasoning) if reasoning is not None and complete else completion
-        )
+        """Take the answer to a raw prompt apart, as :meth:`parse` does: reasoning, content, tool calls.
+
+        Calls are looked for where ``request`` offered tools; then ``finish_reason`` is ``tool_calls``. A server
+        that templates by itself parses by itself; from its text only a closed pair of reasoning marks is taken.
+
+        Raises :class:`~osport.errors.OutputError`, with the text and the completion, for a malformed call,
+        :class:`~osport.errors.Truncated` where the answer was cut off inside it.
+        """
+        return stage.finish(self, completion, request, sent)
 
     def prepare(self, request: Request, capabilities: Capabilities) -> Request:
         """Turn messages into a raw prompt where the backend takes one; a trailing assistant message is a prefill.
@@ -203,47 +219,7 @@ class ChatTemplate(Stage):
         template would drop (``Conversation.adapt`` brings a request into a form that it keeps), and refuses
         text that would forge a turn.
         """
-        if not request.messages:
-            return request
-        prefilled = request.messages[-1].role == "assistant"
-        tools = request.tools if request.tool_choice != "none" else ()
-        self._must_come_out_whole(request.messages, tools)
-        if not capabilities.raw_prompt:
-            return request
-        if request.tool_choice not in ("auto", "none"):
-            raise UnsupportedFeature(
-                f"tool_choice={request.tool_choice!r}",
-                "a raw prompt",
-                reason="a template cannot force a call; constrain it",
-            )
-        if any(message.images for message in request.messages):
-            raise UnsupportedFeature("images", "a raw prompt")
-        if forged := audits.forged(self, request.messages):
-            raise TemplateError(
-                f"{forged[0].place} holds {forged[0].message}; the engine would read it as the end of a turn. "
-                "Remove it, or send the token ids of ChatTemplate.render"
-            )
-        text = self.render(request.messages, tools=tools, thinking=request.thinking, continue_final=prefilled).text
-        return evolve(request, messages=(), prompt=self._without_bos(text), tools=(), tool_choice="auto", thinking=None)
-
-    def _must_come_out_whole(self, messages: Sequence[Message], tools: Tools) -> None:
-        """The canary, once for each shape of conversation: a batch of one shape pays for it once."""
-        written, written_tools = wire_messages(messages), wire_tools(tools)
-        shape = (
-            self.text,
-            tuple(
-                (m["role"], bool(m["content"]), len(m.get("tool_calls", ())), "reasoning_content" in m) for m in written
-            ),
-            len(written_tools or ()),
-        )
-        if shape in _whole_shapes:
-            return
-        lost = [f for f in canary.check(self._write, written, written_tools) if f.severity == "error"]
-        if lost:
-            raise TemplateError(
-                f"{lost[0].message} ({lost[0].place}); Conversation.adapt brings a request into a form that it keeps"
-            )
-        _whole_shapes.add(shape)
+        return stage.prepare(self, request, capabilities)
 
     def _write(
         self,
@@ -253,20 +229,23 @@ class ChatTemplate(Stage):
     ) -> str:
         return renderer.compiled(self.text, self.now)(messages, tools=tools, **{**self.tokens, **variables})
 
-    def _without_bos(self, text: str) -> str:
-        """An engine that puts BOS before every prompt would double the one that the template printed."""
-        bos = self.tokens.get("bos_token")
-        return text.removeprefix(bos) if bos and self.adds_bos else text
-
-
-_whole_shapes: set[object] = set()
-
 
 @functools.lru_cache(maxsize=256)
 def _capabilities(text: str, tokens: tuple[tuple[str, str], ...], now: datetime) -> TemplateCapabilities:
     family = family_of(text)
-    write = functools.partial(renderer.compiled(text, now), **dict(tokens))
-    return probe(text, write, family.ids if family else "")
+    with renderer.in_time():
+        return probe(text, _bound(text, tokens, now), family.ids if family else "")
+
+
+@functools.lru_cache(maxsize=256)
+def _writing(text: str, tokens: tuple[tuple[str, str], ...], now: datetime) -> Family:
+    capabilities = _capabilities(text, tokens, now)
+    with renderer.in_time():
+        return read_writing(text, _bound(text, tokens, now), capabilities)
+
+
+def _bound(text: str, tokens: tuple[tuple[str, str], ...], now: datetime) -> Callable[..., str]:
+    return functools.partial(renderer.compiled(text, now), **dict(tokens))
 
 
 def _with_word(messages: list[dict[str, Any]], word: str) -> list[dict[str, Any]]:
@@ -279,30 +258,3 @@ def _with_word(messages: list[dict[str, Any]], word: str) -> list[dict[str, Any]
         raise UsageError(f"there is no text that could carry {word}")
     messages[at] = {**messages[at], "content": f"{messages[at]['content']} {word}"}
     return messages
-
-
-@functools.lru_cache(maxsize=16)
-def _tokenizer(path: Path) -> Any:
-    from tokenizers import Tokenizer  # comes with transformers
-
-    try:
-        return Tokenizer.from_file(str(path))
-    except Exception as error:
-        raise TemplateError(f"{path} is not a tokenizer that can be read: {error}") from error
-
-
-def _encode(path: Path, control: frozenset[str], text: str, spans: tuple[Span, ...]) -> tuple[int, ...]:
-    """Token ids; control tokens inside a span become plain text, as transformers' sanitising does it."""
-    tokenizer = _tokenizer(path)
-    ids: list[int] = []
-    done = 0
-    for span in sorted(spans, key=lambda span: span.start):
-        for start, stop in span.occurrences(text, control):
-            if start >= done:
-                ids += tokenizer.encode(text[done:start], add_special_tokens=False).ids
-                tokenizer.encode_special_tokens = True
-                ids += tokenizer.encode(text[start:stop], add_special_tokens=False).ids
-                tokenizer.encode_special_tokens = False
-                done = stop
-    ids += tokenizer.encode(text[done:], add_special_tokens=False).ids
-    return tuple(ids)

@@ -11,7 +11,7 @@ from typing import Any
 from osport.core.types import Tool, ToolCall
 from osport.errors import OutputError, UsageError
 
-__all__ = ["FORMS", "parse_tool_calls"]
+__all__ = ["FORMS", "entries", "parse_tool_calls"]
 
 Found = tuple[str, Any, str]
 """Name, arguments, and the id when the text holds one."""
@@ -76,7 +76,7 @@ class _Text(str):
         return str(self) if kind is None and isinstance(value, str) else value
 
 
-def _entries(value: Any) -> Iterator[Found]:
+def entries(value: Any) -> Iterator[Found]:
     """Calls from parsed JSON: one object or a list, under the names that families use."""
     for entry in value if isinstance(value, list) else [value]:
         if not isinstance(entry, Mapping):
@@ -112,7 +112,7 @@ def _blocks(opening: str, closing: str) -> Callable[[str], Iterator[Found]]:
             if not values:
                 raise Malformed("no JSON behind the opening mark")
             for value in values:
-                yield from _entries(value)
+                yield from entries(value)
 
     return read
 
@@ -132,7 +132,7 @@ def _mistral(text: str) -> Iterator[Found]:
     for piece in text.split("[TOOL_CALLS]")[1:]:
         if piece.lstrip().startswith(("[", "{")):
             for value in _json_values(piece):
-                yield from _entries(value)
+                yield from entries(value)
         else:
             match = re.match(
                 r"\s*(?P<name>[^\[{]+)(?:\[CALL_ID\](?P<id>[^\[]+))?(?:\[ARGS\])?(?P<args>\{.*)", piece, re.DOTALL
@@ -182,6 +182,17 @@ def _pythonic(text: str) -> Iterator[Found]:
         yield ast.unparse(call.func), arguments, ""
 
 
+def _llama(text: str) -> Iterator[Found]:
+    """JSON, a list of Python calls, or one call of a built-in tool: ``brave_search.call(query="...")``."""
+    body = re.split(r"<\|e[a-z_]*\|>", re.sub(r"<\|python_(?:tag|start|end)\|>", "", text))[0].strip()
+    if re.match(r"\[?\s*\{", body):
+        for value in _json_values(body):
+            yield from entries(value)
+        return
+    for name, arguments, call_id in _pythonic(body):
+        yield name.removesuffix(".call"), arguments, call_id
+
+
 def _gemma(opening: str, quote: str, closing: str) -> Callable[[str], Iterator[Found]]:
     """``call:name{key:value}``, strings between marks of their own."""
 
@@ -203,6 +214,21 @@ def _gemma(opening: str, quote: str, closing: str) -> Callable[[str], Iterator[F
     return read
 
 
+def _lines(opening: str, closing: str) -> Callable[[str], Iterator[Found]]:
+    """Python calls between two marks, one a line."""
+
+    def read(text: str) -> Iterator[Found]:
+        for piece in re.split(opening, text)[1:]:
+            body, closed, _ = piece.partition(closing)
+            if not closed:
+                raise Malformed(f"{closing} is missing")
+            yield from _pythonic("[" + ",".join(line for line in body.splitlines() if line.strip()) + "]")
+
+    return read
+
+
+MARK = r"<\|?\w*(?:tool|function)_?calls?\w*\|?>"
+
 FORMS: dict[str, tuple[str, Callable[[str], Iterator[Found]]]] = {
     "hermes": (r"<tool_call>", _blocks(r"<tool_call>", r"</tool_call>")),
     "granite": (r"<\|tool_call\|>|<tool_call>", _blocks(r"<\|tool_call\|>|<tool_call>", r"</tool_call>")),
@@ -212,8 +238,8 @@ FORMS: dict[str, tuple[str, Callable[[str], Iterator[Found]]]] = {
     "cohere": (r"<\|START_ACTION\|>", _blocks(r"<\|START_ACTION\|>", r"<\|END_ACTION\|>")),
     "command_r": (r"Action:\s*```json", _blocks(r"Action:\s*```json", r"```")),
     "llama_json": (
-        r"^\s*(?:<\|python_tag\|>)?\s*\{\s*\"(?:name|type|function)\"",
-        _blocks(r"^\s*(?:<\|python_tag\|>)?", r"<\|e[a-z_]+\|>"),
+        r"^\s*(?:<\|python_(?:tag|start)\|>\s*(?:\[?\w|\{)|\[?\s*\{\s*\"(?:name|type|function|parameters)\"|\[\w[\w.]*\()",
+        _llama,
     ),
     "mistral": (r"\[TOOL_CALLS\]", _mistral),
     "kimi": (r"<\|tool_calls_section_begin\|>|<\|tool_call_begin\|>", _kimi),
@@ -245,10 +271,10 @@ FORMS: dict[str, tuple[str, Callable[[str], Iterator[Found]]]] = {
         ),
     ),
     "minimax": (
-        r"<minimax:tool_call>",
+        r"<\w+:(?:tool_call|function_calls)>",
         _tagged(
-            r"<invoke name=\"(?P<name>[^\"]+)\">(?P<body>.*?)</invoke>",
-            r"<parameter name=\"(?P<key>[^\"]+)\">(?P<value>.*?)</parameter>",
+            r"<(?:\w+:)?invoke name=\"(?P<name>[^\"]+)\">(?P<body>.*?)</(?:\w+:)?invoke>",
+            r"<(?:\w+:)?parameter name=\"(?P<key>[^\"]+)\">(?P<value>.*?)</(?:\w+:)?parameter>",
         ),
     ),
     "dsml": (
@@ -261,13 +287,22 @@ FORMS: dict[str, tuple[str, Callable[[str], Iterator[Found]]]] = {
         ),
     ),
     "glm": (
-        r"<tool_call>",
+        r"<(?:\w+_)?tool_call>",
         _tagged(
-            r"<tool_call>(?P<name>[^<\n]+)(?P<body>.*?)</tool_call>",
-            r"<arg_key>(?P<key>.*?)</arg_key>\s*<arg_value>(?P<value>.*?)</arg_value>",
+            r"<(?:\w+_)?tool_call>(?P<name>[^<\n]+)(?P<body>.*?)</(?:\w+_)?tool_call>",
+            r"<(?:\w+_)?arg_key>(?P<key>.*?)</(?:\w+_)?arg_key>\s*"
+            r"<(?:\w+_)?arg_value>(?P<value>.*?)</(?:\w+_)?arg_value>",
         ),
     ),
     "pythonic": (r"<\|tool_call_start\|>|<\|python_start\|>|^\s*\[\w[\w.]*\(", _pythonic),
     "gemma4": (r"<\|tool_call>", _gemma("<|tool_call>", '<|"|>', "<tool_call|>")),
     "functiongemma": (r"<start_function_call>", _gemma("<start_function_call>", "<escape>", "<end_function_call>")),
+    "gigachat": (
+        r"function call<\|role_sep\|>",
+        _blocks(r"(?:<\|message_sep\|>\s*)?function call<\|role_sep\|>", r"<\|message_sep\|>"),
+    ),
+    "internlm": (r"<\|action_start\|>", _blocks(r"<\|action_start\|>\s*<\|plugin\|>", r"<\|action_end\|>")),
+    "olmo": (r"<function_calls>", _lines(r"<function_calls>", r"</function_calls>")),
+    # JSON behind any mark with the word for it: what no family above writes.
+    "marked_json": (MARK, _blocks(MARK, r"<[|/]")),
 }
