@@ -1,9 +1,8 @@
 """The prompt that osport renders, against the prompt that the llama.cpp server would build itself."""
 
-import json
-import subprocess
-import sys
-import urllib.request
+import importlib.util
+import os
+from pathlib import Path
 
 import pytest
 
@@ -14,16 +13,11 @@ from osport.core.types import Message, Request
 pytest.importorskip("xllamacpp")
 pytestmark = pytest.mark.engine
 
-CHILD = """
-import sys, xllamacpp
-params = xllamacpp.CommonParams()
-params.model.path, params.chat_template = sys.argv[1], sys.argv[2]
-params.n_ctx, params.n_parallel, params.hostnames, params.port = 512, 1, ["127.0.0.1"], 0
-params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
-server = xllamacpp.Server(params)
-print("listening " + server.listening_address, flush=True)
-sys.stdin.read()
-"""
+BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "template_against_server.py"
+spec = importlib.util.spec_from_file_location("template_against_server", BENCHMARK)
+whole = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(whole)
+Server = whole.Server
 
 CONVERSATIONS = {
     "one turn": [Message.user("Hi")],
@@ -38,38 +32,6 @@ CONVERSATIONS = {
 }
 
 
-class Server:
-    def __init__(self, model, template=""):
-        self.child = subprocess.Popen(
-            [sys.executable, "-c", CHILD, str(model), template],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-        self.url = ""
-        for line in self.child.stdout:
-            if line.startswith("listening "):
-                self.url = line.split()[1]
-                break
-        assert self.url, "the server did not start"
-
-    def post(self, path, **body):
-        request = urllib.request.Request(
-            self.url + path, json.dumps(body).encode(), {"Content-Type": "application/json"}
-        )
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            return json.load(answer)
-
-    def close(self):
-        self.child.stdin.close()
-        try:
-            self.child.wait(5)
-        except subprocess.TimeoutExpired:
-            self.child.kill()
-            self.child.wait()
-
-
 @pytest.fixture(scope="module")
 def gguf():
     from osport.store import pull_model
@@ -79,9 +41,8 @@ def gguf():
 
 @pytest.fixture(scope="module")
 def server(gguf):
-    running = Server(gguf)
-    yield running
-    running.close()
+    with Server(gguf, "") as running:
+        yield running
 
 
 def ours_and_theirs(server, template, messages):
@@ -130,8 +91,7 @@ def test_bos_is_not_doubled_where_the_vocabulary_adds_it(bos_gguf):
     template = ChatTemplate.from_text(text, tokens=read.tokens, adds_bos=read.adds_bos)
     assert read.adds_bos
     assert template.render([Message.user("Hi")]).text.startswith("<|im_start|>[user]")
-    server = Server(bos_gguf, text)
-    try:
+    with Server(bos_gguf, text) as server:
         ours, theirs = ours_and_theirs(server, template, [Message.user("Hi")])
         bos = ids(server, "")
         assert ids(server, ours) == ids(server, theirs)
@@ -139,5 +99,41 @@ def test_bos_is_not_doubled_where_the_vocabulary_adds_it(bos_gguf):
         assert ids(server, ours)[1:2] != bos
         answer = server.post("/completion", prompt=ours, n_predict=1, cache_prompt=False)
         assert answer["tokens_evaluated"] == len(ids(server, ours))
-    finally:
-        server.close()
+
+
+CORPUS = Path(os.environ.get("OSPORT_CORPUS", "/nowhere")) / "templates"
+
+
+@pytest.mark.skipif(not CORPUS.is_dir(), reason="OSPORT_CORPUS names no folder with templates")
+def test_where_the_server_differs_the_audit_said_so(gguf):
+    """Every 16th template; the benchmark takes them all."""
+    tokens = ChatTemplate.from_gguf(gguf).tokens
+    unpredicted, compared = [], 0
+    for file in sorted(CORPUS.rglob("*.jinja"))[::16]:
+        source = file.read_text(encoding="utf-8")
+        with Server(gguf, source) as server:
+            if not server.url:
+                continue
+            template = ChatTemplate.from_text(source, tokens=tokens)
+            for name, conversation in whole.CONVERSATIONS.items():
+                compared += 1
+                if whole.compare(server, template, conversation) == "unpredicted":
+                    unpredicted.append((file.name, name))
+    assert unpredicted == []
+    assert compared > 50
+
+
+# A published template in small: prompts of tools, calls and results, where the order of a few lines decides.
+OURS = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content | trim }}{% if m.name %} of {{ m.name }}{% endif %}"
+    "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def test_a_difference_is_predicted_and_equality_is_not_doubted(gguf):
+    template = ChatTemplate.from_text(OURS, tokens=ChatTemplate.from_gguf(gguf).tokens)
+    with Server(gguf, OURS) as server:
+        talk = whole.CONVERSATIONS["several turns"]
+        assert whole.compare(server, template, talk) == "equal"
+        assert [n for n in template.audit(talk).notes if n.rule == "llama.cpp-differs"] == []
+        assert whole.compare(server, template, whole.CONVERSATIONS["call"]) == "predicted"

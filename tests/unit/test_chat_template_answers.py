@@ -35,6 +35,11 @@ WRITTEN = {
     "pythonic": "<|tool_call_start|>[wx(city='Oslo')]<|tool_call_end|>",
     "gemma4": '<|tool_call>call:wx{city:<|"|>Oslo<|"|>}<tool_call|>',
     "functiongemma": "<start_function_call>call:wx{city:<escape>Oslo<escape>}<end_function_call>",
+    "gigachat": '<|message_sep|>\n\nfunction call<|role_sep|>\n{"name": "wx", "arguments": {"city": "Oslo"}}'
+    "<|message_sep|>\n\n",
+    "internlm": '<|action_start|><|plugin|>\n{"name": "wx", "parameters": {"city": "Oslo"}}<|action_end|>',
+    "olmo": "<function_calls>\nwx(city='Oslo')\n</function_calls>",
+    "marked_json": '<|function_call|>{"name": "wx", "arguments": {"city": "Oslo"}}',
 }
 
 
@@ -60,6 +65,21 @@ def test_a_call_that_breaks_off_is_an_error_with_the_text(form):
     broken = WRITTEN[form][: WRITTEN[form].index("Oslo") + 2]
     with pytest.raises(OutputError, match="Os"):
         parse_tool_calls(broken, form)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[wx(city="Oslo")]',
+        '<|python_tag|>wx.call(city="Oslo")',
+        '<|python_tag|>{"type": "function", "name": "wx", "parameters": {"city": "Oslo"}}<|eom_id|>',
+        '[{"name": "wx", "arguments": {"city": "Oslo"}}]<|eot_id|>',
+        '<|python_start|>[wx(city="Oslo")]<|python_end|><|eot|>',
+    ],
+)
+def test_the_ways_of_llama(text):
+    _, calls = parse_tool_calls(text, "llama_json")
+    assert [(call.name, dict(call.arguments)) for call in calls] == [("wx", CITY)]
 
 
 def test_an_unknown_form_is_a_usage_error():

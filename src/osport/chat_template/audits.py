@@ -165,7 +165,7 @@ def _texts(template: ChatTemplate, messages: list[dict[str, Any]]) -> Iterator[F
     family = template.family
     for index, text in _contents(messages):
         place = f"messages[{index}].content"
-        foreign = sorted({token for _, token in find_tokens(text)} - own)
+        foreign = sorted({t for _, t in find_tokens(text) if t not in own and t not in template.text})
         for token in foreign:
             yield Finding(
                 "warning",

@@ -6,6 +6,7 @@ Rendering elsewhere is a check, never a path: osport sends the text that it rend
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,6 +24,10 @@ Engine = Literal["llama.cpp", "vllm", "ollama"]
 
 # Ollama swaps a template for one of its own when the texts are this close (edit distance; template/template.go).
 OLLAMA_DISTANCE = 100
+# Texts by which llama.cpp recognises two published templates that it treats in a way of their own (common/chat.cpp).
+TRIMMED = "You have access to the following functions in JSONSchema format"
+ESCAPE = "&(?:#3[49]|lt|gt|amp);"
+FOLDED = "'<|tool_call>call:'"
 
 
 def predict(
@@ -70,20 +75,41 @@ def _llama_cpp(
     if roles[-1] == "assistant" and capabilities.thinking.kind == "variable" and thinking is not False:
         yield note("llama.cpp refuses a prefill while thinking is on", "pass thinking=False")
     if roles[-1] == "assistant":
-        yield note("llama.cpp writes a prefill behind the opening of the answer, not through the template")
-    if _try(template, messages, tools) is None:
+        through = _try(template, messages, tools, add_generation_prompt=False, continue_final=True)
+        if through is None or not capabilities.opening or through != _behind_the_opening(template, messages, tools):
+            yield note("llama.cpp writes a prefill behind the opening of the answer, not through the template")
+        elif (template.writing.reasoning and template.writing.name != "ChatML") or template.writing.calls == "kimi":
+            yield note("llama.cpp may put an empty pair of reasoning marks in front of a prefill")
+    text = _try(template, messages, tools)
+    if text is None:
         yield note("llama.cpp's own engine may render what Jinja refuses (it lets None be iterated, for one)")
     if capabilities.form.content == "parts":
         yield note("llama.cpp gives parts to a template that takes only parts")
     if any(message.get("reasoning_content") for message in messages) and "'thinking'" in template.text:
         yield note("llama.cpp hands the reasoning of earlier turns over as a part of its own")
-    calls = [call for message in messages for call in message.get("tool_calls") or ()]
-    if calls and capabilities.tool_calls != "kept":
-        yield note("llama.cpp has its own way of writing tool calls for a template that keeps none")
-    elif calls or tools:
-        yield note("llama.cpp rewrites tool calls and schemas before it renders")
+    if TRIMMED in template.text and any(str(m.get("content")) != str(m.get("content")).strip() for m in messages):
+        yield note("llama.cpp strips the space around every text before it renders this template")
+    if any(message.get("tool_calls") for message in messages):
+        if capabilities.tool_calls != "kept":
+            yield note("llama.cpp has its own way of writing tool calls for a template that keeps none")
+        if FOLDED in template.text:
+            yield note("llama.cpp folds tool results into the turn of the call before it renders this template")
+    if text is not None and text != _try(template, [_without_name(message) for message in messages], tools):
+        yield note("llama.cpp is told the id of a tool result, not the name of the tool")
+    if text is not None and len(re.findall(ESCAPE, text)) > len(re.findall(ESCAPE, str([messages, tools]))):
+        yield note("llama.cpp's own engine does not escape for HTML where Jinja does")
     if any(not isinstance(message.get("content", ""), str) for message in messages):
         yield note("llama.cpp joins the parts of a turn with a line break where the template takes text")
+
+
+def _behind_the_opening(template: ChatTemplate, messages: Sequence[Mapping[str, Any]], tools: Any) -> str | None:
+    opened = _try(template, messages[:-1], tools)
+    content = messages[-1].get("content")
+    return None if opened is None or not isinstance(content, str) else opened + content
+
+
+def _without_name(message: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in message.items() if key != "name" or message.get("role") != "tool"}
 
 
 def _vllm(template: ChatTemplate, thinking: Thinking, read: frozenset[str]) -> Iterator[Finding]:

@@ -241,7 +241,7 @@ def _capabilities(text: str, tokens: tuple[tuple[str, str], ...], now: datetime)
 def _writing(text: str, tokens: tuple[tuple[str, str], ...], now: datetime) -> Family:
     capabilities = _capabilities(text, tokens, now)
     with renderer.in_time():
-        return read_writing(text, _bound(text, tokens, now), capabilities)
+        return read_writing(text, _bound(text, tokens, now), capabilities, family_of(text) or Family("", ()))
 
 
 def _bound(text: str, tokens: tuple[tuple[str, str], ...], now: datetime) -> Callable[..., str]:

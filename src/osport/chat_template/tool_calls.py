@@ -298,7 +298,7 @@ FORMS: dict[str, tuple[str, Callable[[str], Iterator[Found]]]] = {
     "gemma4": (r"<\|tool_call>", _gemma("<|tool_call>", '<|"|>', "<tool_call|>")),
     "functiongemma": (r"<start_function_call>", _gemma("<start_function_call>", "<escape>", "<end_function_call>")),
     "gigachat": (
-        r"function call<\|role_sep\|>",
+        r"(?:<\|message_sep\|>\s*)?function call<\|role_sep\|>",
         _blocks(r"(?:<\|message_sep\|>\s*)?function call<\|role_sep\|>", r"<\|message_sep\|>"),
     ),
     "internlm": (r"<\|action_start\|>", _blocks(r"<\|action_start\|>\s*<\|plugin\|>", r"<\|action_end\|>")),

@@ -17,7 +17,7 @@ from osport.chat_template import renderer
 from osport.chat_template.capabilities import CLAUDE_ID, TOOL, TemplateCapabilities
 from osport.chat_template.control_tokens import find_tokens
 from osport.chat_template.conversation import written
-from osport.chat_template.families import Family, family_of
+from osport.chat_template.families import Family
 from osport.chat_template.tool_calls import FORMS, parse_tool_calls
 from osport.core.types import Message, Tool, ToolCall
 from osport.errors import OutputError, TemplateError
@@ -31,9 +31,8 @@ TAG = re.compile(r"[<\[][^<>\[\]\s]{2,30}[>\]]")
 OPENING_MARK = re.compile(r"[<\[][^<>\[\]/\s]{2,24}[>\]]\s*$")
 
 
-def read_writing(source: str, render: Render, capabilities: TemplateCapabilities) -> Family:
-    """The family of a template, completed by what its renders show; ``name`` is empty for an unknown family."""
-    family = family_of(source) or Family("", ())
+def read_writing(source: str, render: Render, capabilities: TemplateCapabilities, family: Family) -> Family:
+    """What is known of a family, completed by what the renders of one template show."""
     ask = functools.partial(_ask, render, capabilities)
     answer = ask(Message.assistant(ANSWERED)) or ask(Message.assistant(ANSWERED), tools=[TOOL])  # some insist on tools
     if answer is None:
