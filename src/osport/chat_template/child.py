@@ -77,7 +77,7 @@ class _Child:
         line = json.dumps(question, default=lambda value: f"<{type(value).__name__}>")
         with self._lock:
             process = self._started()
-            reply = self._exchange(process, line, SECONDS + 0.5)
+            reply = self._exchange(process, line, SECONDS + 1)
             if not reply:
                 self.stop()
                 raise TemplateError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import sys
 import traceback
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,21 +31,21 @@ def compiled(source: str, now: datetime) -> Render:
     change from day to day. A template whose form does not bound its cost is rendered in a child
     process, under limits. Raises :class:`~osport.errors.TemplateError` naming line and cause.
     """
-    reason = _examined(source)
-    return in_process(source, now) if reason is None else functools.partial(render_in_child, source, now, reason)
+    with in_time(limits.COMPILE_SECONDS):
+        reason = _examined(source)
+        return in_process(source, now) if reason is None else functools.partial(render_in_child, source, now, reason)
 
 
 def _examined(source: str) -> str | None:
     """Why the template must not be rendered in this process; raises when it must not be rendered at all."""
     limits.check_size(source)
     try:
-        with _deadline():
-            tree = _parsed(source)
-            if (place := forbidden(tree)) is not None:
-                raise TemplateError(f"the chat template reaches for the internals of Python and is refused: {place}")
-            return unbounded(tree)
-    except (RecursionError, *limits.STOPPED) as error:
-        raise TemplateError(f"the chat template does not compile: {type(error).__name__}: {error}") from error
+        tree = _parsed(source)
+        if (place := forbidden(tree)) is not None:
+            raise TemplateError(f"the chat template reaches for the internals of Python and is refused: {place}")
+        return unbounded(tree)
+    except RecursionError as error:
+        raise TemplateError(f"the chat template does not compile: RecursionError: {error}") from error
 
 
 @functools.lru_cache(maxsize=256)
@@ -58,10 +59,11 @@ def in_process(source: str, now: datetime) -> Render:
     tree = _parsed(source)
     limits.guard(environment, sums=keeps_sums(tree))
     try:
-        with limits.deadline():
-            guarded = with_guards(tree)
-            guarded.set_environment(environment)
-            template = environment.from_string(guarded)
+        guarded = with_guards(tree)
+        guarded.set_environment(environment)
+        template = environment.from_string(guarded)
+    except limits.STOPPED:
+        raise
     except jinja2.TemplateSyntaxError as error:
         raise TemplateError(f"the chat template does not compile: line {error.lineno}: {error.message}") from error
     except Exception as error:
@@ -163,19 +165,14 @@ def literals(source: str) -> str:
 
 
 @contextlib.contextmanager
-def in_time() -> Iterator[None]:
-    """Everything inside together gets the time of one render."""
+def in_time(seconds: float | None = None) -> Iterator[None]:
+    """Everything inside together gets so much time, by default that of one render."""
+    _environment()  # not the time that the import of transformers takes, which is a second and more
     try:
-        with _deadline():
+        with limits.deadline(seconds):
             yield
     except limits.STOPPED as error:
         raise TemplateError(f"the chat template was stopped: {error}") from error
-
-
-def _deadline() -> limits.deadline:
-    """The time of a template, not of the import of transformers, which takes a second and more."""
-    _environment()
-    return limits.deadline()
 
 
 def _environment() -> Any:
@@ -201,24 +198,24 @@ def _parsed(source: str) -> Any:
 def _transformers_renderer() -> Any:
     """Import the module without transformers' advice on missing deep-learning frameworks."""
     quiet = "TRANSFORMERS_NO_ADVISORY_WARNINGS"
-    before = os.environ.get(quiet)
-    os.environ[quiet] = "1"
+    silenced = "transformers" not in sys.modules and quiet not in os.environ
+    if silenced:
+        os.environ[quiet] = "1"
     try:
         from transformers.utils import chat_template_utils
     except ImportError:
         raise MissingDependency("transformers", "templates") from None
     finally:
-        if before is None:
+        if silenced:
             del os.environ[quiet]
-        else:
-            os.environ[quiet] = before
     return chat_template_utils
 
 
 def _cause(error: Exception, template_error: type[Exception]) -> str:
     if isinstance(error, limits.STOPPED):
         return f"the chat template was stopped: {error}"
-    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == "<template>"]
+    frames = traceback.walk_tb(error.__traceback__)
+    lines = [line for frame, line in frames if frame.f_code.co_filename == "<template>"]
     where = f"line {lines[-1]}: " if lines else ""
     if type(error) is template_error:  # what raise_exception() in a template raises
         return f"the chat template refuses this conversation: {where}{error}"
