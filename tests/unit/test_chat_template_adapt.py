@@ -221,3 +221,8 @@ def test_tools_reach_a_raw_prompt():
     prepared = ChatTemplate.from_text(ONE_CALL).prepare(request, Capabilities(raw_prompt=True))
     assert '"description": "In a city"' in prepared.prompt
     assert prepared.tools == ()
+
+
+def test_a_number_that_nobody_counted_is_not_nought():
+    usage = to_anthropic(Completion("x", "stop", usage=Usage(completion_tokens=0)))["usage"]
+    assert (usage["input_tokens"], usage["output_tokens"], usage["cache_read_input_tokens"]) == (None, 0, None)

@@ -124,6 +124,29 @@ def test_a_forced_call_points_to_the_constraint():
         ChatTemplate.from_text(PLAIN).prepare(asked(tools=(TOOL,), tool_choice="required"), RAW)
 
 
+WORDS = PLAIN + "{# /think and /no_think #}{% if '/no_think' in messages[0].content or '/think' in '' %}{% endif %}"
+
+
+def test_a_word_that_switches_thinking_goes_into_the_text_for_a_server():
+    template, asked_off = ChatTemplate.from_text(WORDS), asked(thinking=False)
+    assert template.capabilities.thinking.kind == "word"
+    sent = template.prepare(asked_off, Capabilities(thinking=True))
+    assert (sent.messages[0].content, sent.thinking) == ("Weather? /no_think", None)
+    with pytest.raises(UnsupportedFeature, match="word"):
+        template.switches(False, "vllm")
+
+
+def test_a_variable_that_switches_thinking_is_the_servers_field():
+    template = ChatTemplate.from_text(PLAIN + "{% if enable_thinking is false %}<think></think>{% endif %}")
+    request = asked(thinking=False)
+    assert template.prepare(request, Capabilities(thinking=True)) is request
+    assert template.switches(False, "vllm") == {"chat_template_kwargs": {"enable_thinking": False}}
+    assert template.switches(False, "ollama") == {"think": False}
+    assert template.switches(None, "llama.cpp") == {}
+    with pytest.raises(UnsupportedFeature):
+        template.prepare(asked(thinking="high"), Capabilities(thinking=True))
+
+
 def test_the_request_is_written_in_the_form_that_the_template_keeps():
     as_text = "{% for m in messages %}{{ m.content }}{% for c in m.tool_calls or [] %}<tool_call>"
     as_text += (

@@ -23,7 +23,8 @@ def to_anthropic(completion: Completion, *, ids: Mapping[str, str] | None = None
     """The body of a Messages answer. ``ids`` (``Plan.ids``) gives calls of the history their old ids back.
 
     A thinking block has an empty signature: only the Claude API can write one. A stop at one of the caller's
-    stop strings is reported as ``stop_sequence`` when the backend says which one it was.
+    stop strings is reported as ``stop_sequence`` when the backend says which one it was. Token counts that the
+    engine does not give are None, where Claude always has numbers: an unknown number is not 0.
     """
     content: list[dict[str, Any]] = []
     if completion.reasoning:
@@ -54,9 +55,9 @@ def to_anthropic(completion: Completion, *, ids: Mapping[str, str] | None = None
         else STOP_REASONS[completion.finish_reason],
         "stop_sequence": stopped_at or None,
         "usage": {
-            "input_tokens": (usage.prompt_tokens or 0) - (usage.cached_tokens or 0),
-            "output_tokens": usage.completion_tokens or 0,
-            "cache_read_input_tokens": usage.cached_tokens or 0,
-            "cache_creation_input_tokens": 0,
+            "input_tokens": None if usage.prompt_tokens is None else usage.prompt_tokens - (usage.cached_tokens or 0),
+            "output_tokens": usage.completion_tokens,
+            "cache_read_input_tokens": usage.cached_tokens,
+            "cache_creation_input_tokens": None,
         },
     }

@@ -22,8 +22,6 @@ __all__ = ["Engine", "predict", "switches"]
 
 Engine = Literal["llama.cpp", "vllm", "ollama"]
 
-# Ollama swaps a template for one of its own when the texts are this close (edit distance; template/template.go).
-OLLAMA_DISTANCE = 100
 # Texts by which llama.cpp recognises two published templates that it treats in a way of their own (common/chat.cpp).
 TRIMMED = "You have access to the following functions in JSONSchema format"
 ESCAPE = "&(?:#3[49]|lt|gt|amp);"
@@ -49,6 +47,7 @@ def predict(
             "ollama-template",
             "template",
             "Ollama takes a short ChatML template for its own and swaps it: default system text and tools are lost",
+            "ChatTemplate.against_ollama asks a server",
         )
 
 

@@ -11,6 +11,7 @@ from attrs import evolve
 from osport.chat_template import audits, canary
 from osport.chat_template.answers import read_answer, split_reasoning
 from osport.chat_template.conversation import Conversation, wire_messages, wire_tools
+from osport.chat_template.thinking import place_of_word
 from osport.core.capabilities import Capabilities
 from osport.core.types import Completion, Request, Tool
 from osport.errors import OutputError, TemplateError, Truncated, UnsupportedFeature
@@ -33,7 +34,7 @@ def prepare(template: ChatTemplate, request: Request, capabilities: Capabilities
     turns = Conversation(request.messages, form=template.capabilities.form)
     _must_come_out_whole(template, turns, tools)
     if not capabilities.raw_prompt:
-        return request
+        return _with_word(template, request)
     if request.tool_choice not in ("auto", "none"):
         raise UnsupportedFeature(
             f"tool_choice={request.tool_choice!r}",
@@ -56,6 +57,17 @@ def prepare(template: ChatTemplate, request: Request, capabilities: Capabilities
     if bos and template.adds_bos:  # an engine that puts BOS before every prompt would double it
         text = text.removeprefix(bos)
     return evolve(request, messages=(), prompt=text, tools=(), tool_choice="auto", thinking=None)
+
+
+def _with_word(template: ChatTemplate, request: Request) -> Request:
+    """For a server that templates itself: thinking is its field, unless the switch is a word in the text."""
+    _, word = template.capabilities.thinking.settings(request.thinking)
+    if not word:
+        return request
+    messages = list(request.messages)
+    at = place_of_word([{"role": m.role, "content": m.content} for m in messages], word)
+    messages[at] = evolve(messages[at], content=f"{messages[at].content} {word}")
+    return evolve(request, messages=messages, thinking=None)
 
 
 def finish(template: ChatTemplate, completion: Completion, request: Request, sent: Request) -> Completion:

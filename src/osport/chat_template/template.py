@@ -11,21 +11,21 @@ from typing import Any
 
 from attrs import field, frozen
 
-from osport.chat_template import audits, renderer, stage
+from osport.chat_template import audits, engines, ollama, renderer, stage
 from osport.chat_template.answers import Answer, read_answer
 from osport.chat_template.capabilities import TemplateCapabilities, probe
 from osport.chat_template.control_tokens import own_tokens
 from osport.chat_template.conversation import Conversation, Turns, is_plain, wire_messages, wire_tools
 from osport.chat_template.families import Family, family_of
-from osport.chat_template.report import Audit
+from osport.chat_template.report import Audit, Finding
 from osport.chat_template.sources import TemplateSource, read_gguf, read_hf, read_server
 from osport.chat_template.spans import Span, find_spans
+from osport.chat_template.thinking import place_of_word
 from osport.chat_template.token_ids import encode
 from osport.chat_template.writing import read_writing
 from osport.core.capabilities import Capabilities
 from osport.core.stage import Stage
 from osport.core.types import Completion, Request, Thinking, Tool
-from osport.errors import UsageError
 
 __all__ = ["PINNED_NOW", "ChatTemplate", "Rendered"]
 
@@ -173,7 +173,9 @@ class ChatTemplate(Stage):
         variables: dict[str, Any] = {}
         if thinking is not None:
             variables, word = self.capabilities.thinking.settings(thinking)
-            messages = _with_word(messages, word)
+            if word:
+                at = place_of_word(messages, word)
+                messages[at] = {**messages[at], "content": f"{messages[at]['content']} {word}"}
         write: Callable[..., str] = functools.partial(
             self._write,
             add_generation_prompt=add_generation_prompt and not continue_final,
@@ -190,6 +192,26 @@ class ChatTemplate(Stage):
     def audit(self, conversation: Turns, *, tools: Tools = (), thinking: Thinking = None) -> Audit:
         """The canary and the lints over this very request; see :class:`Audit`."""
         return audits.audit(self, conversation, tools, thinking)
+
+    def against_ollama(
+        self, model: str, *, url: str = "http://127.0.0.1:11434", timeout: float = 10.0
+    ) -> tuple[Finding, ...]:
+        """Whether an Ollama server uses this template for ``model``, or has swapped it for one of its own.
+
+        Asks ``/api/show``; ``timeout`` in seconds. Raises :class:`~osport.errors.Unreachable` when there is no
+        server, :class:`~osport.errors.TemplateError` when it does not have the model.
+        """
+        return tuple(ollama.against_show(self, ollama.show(url, model, timeout)))
+
+    def switches(self, thinking: Thinking, engine: engines.Engine) -> dict[str, Any]:
+        """The fields of a chat request by which a server that templates itself brings this way of thinking about.
+
+        ``engine``: ``llama.cpp``, ``vllm`` or ``ollama``, each with its own names; empty for ``thinking=None``.
+        A switch that is a word in the text is no field: :meth:`prepare` has put it there.
+
+        Raises :class:`~osport.errors.UnsupportedFeature` for what template or server cannot do.
+        """
+        return engines.switches(self, thinking, engine)
 
     def parse(self, text: str, *, prompt: str = "", tools: Sequence[Tool] = ()) -> Answer:
         """Take an answer of this model apart: reasoning, content, tool calls.
@@ -214,10 +236,10 @@ class ChatTemplate(Stage):
     def prepare(self, request: Request, capabilities: Capabilities) -> Request:
         """Turn messages into a raw prompt where the backend takes one; a trailing assistant message is a prefill.
 
-        A backend that takes only messages applies the template of its own server, and gets them unchanged.
-        Either way the request must come out whole: :class:`~osport.errors.TemplateError` says what the
-        template would drop (``Conversation.adapt`` brings a request into a form that it keeps), and refuses
-        text that would forge a turn.
+        A backend that takes only messages applies the template of its own server, and gets them unchanged, but
+        for a thinking switch that is a word in the text. Either way the request must come out whole:
+        :class:`~osport.errors.TemplateError` says what the template would drop (``Conversation.adapt`` brings a
+        request into a form that it keeps), and refuses text that would forge a turn.
         """
         return stage.prepare(self, request, capabilities)
 
@@ -246,15 +268,3 @@ def _writing(text: str, tokens: tuple[tuple[str, str], ...], now: datetime) -> F
 
 def _bound(text: str, tokens: tuple[tuple[str, str], ...], now: datetime) -> Callable[..., str]:
     return functools.partial(renderer.compiled(text, now), **dict(tokens))
-
-
-def _with_word(messages: list[dict[str, Any]], word: str) -> list[dict[str, Any]]:
-    """Put a word such as /no_think behind the system prompt, or behind the last user turn."""
-    if not word:
-        return messages
-    roles = [message["role"] for message in messages]
-    at = 0 if roles[0] == "system" else max((i for i, role in enumerate(roles) if role == "user"), default=-1)
-    if at < 0 or not isinstance(messages[at].get("content"), str):
-        raise UsageError(f"there is no text that could carry {word}")
-    messages[at] = {**messages[at], "content": f"{messages[at]['content']} {word}"}
-    return messages

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from attrs import field, frozen
@@ -13,7 +13,7 @@ from osport.core.types import Thinking
 from osport.data import load
 from osport.errors import UnsupportedFeature, UsageError
 
-__all__ = ["LEVELS", "ThinkingSwitch", "find_switch"]
+__all__ = ["LEVELS", "ThinkingSwitch", "find_switch", "place_of_word"]
 
 LEVELS = ("minimal", "low", "medium", "high", "xhigh", "max")
 
@@ -154,6 +154,15 @@ def find_switch(source: str, render: Try) -> ThinkingSwitch:
     )
     always = not found and words is None and (opened or (family is not None and family.always_thinks))
     return ThinkingSwitch(found, words, levels, budget, default, always)
+
+
+def place_of_word(messages: Sequence[Mapping[str, Any]], word: str) -> int:
+    """Which message a word such as /no_think goes behind: the system prompt, or else the last user turn."""
+    roles = [message["role"] for message in messages]
+    at = 0 if roles[0] == "system" else max((i for i, role in enumerate(roles) if role == "user"), default=-1)
+    if at < 0 or not isinstance(messages[at].get("content"), str):
+        raise UsageError(f"there is no text that could carry {word}")
+    return at
 
 
 def _check(thinking: Thinking) -> None:

@@ -65,6 +65,8 @@ def open_arm(arm: Arm, plan: Plan, examples: GoldenSet | None) -> Iterator[OpenA
         settings["template_sha256"] = template.hash
         facts["template_sha256"] = Fact(template.hash, template.source)
     way = prompting(arm, plan, examples.items if examples else ())
+    if way.losses:
+        facts["not carried over"] = Fact(list(way.losses), f"{arm.request}, read as a Claude request")
     output = schema_of(plan, arm.output)
     # The runner tries again, and counts it.
     with Model(str(arm.model), template=template, retries=Retries(most=0), **arm.options) as model:

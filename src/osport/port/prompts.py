@@ -9,7 +9,7 @@ from typing import Any
 
 from attrs import evolve, frozen
 
-from osport.chat_template import few_shot_turns, request_from_anthropic
+from osport.chat_template import Conversation, few_shot_turns
 from osport.constrained import ConstrainedOutput
 from osport.core.types import Completion, Message, Request
 from osport.errors import UsageError
@@ -21,10 +21,14 @@ __all__ = ["Prompting", "load_json", "prompting", "read_answer"]
 
 @frozen
 class Prompting:
-    """``request`` makes the request for one input; ``prefill`` is what the answer was begun with."""
+    """``request`` makes the request for one input; ``prefill`` is what the answer was begun with.
+
+    ``losses``: what a Claude request held that could not be carried over, each with why and what was done instead.
+    """
 
     request: Callable[[str], Request]
     prefill: str = ""
+    losses: tuple[str, ...] = ()
 
 
 def prompting(arm: Arm, plan: Plan, examples: Sequence[GoldenItem]) -> Prompting:
@@ -35,14 +39,15 @@ def prompting(arm: Arm, plan: Plan, examples: Sequence[GoldenItem]) -> Prompting
         sampling = sampling_of(arm.sampling)
         return Prompting(lambda text: Request((*head, *turns, Message.user(fill(arm.user, text))), sampling=sampling))
     path = plan.folder / str(arm.request)
-    base = request_from_anthropic(load_json(path, "Anthropic request"))
+    conversation = Conversation.from_anthropic(load_json(path, "Anthropic request"))
+    base = conversation.request()
     if not any(PLACEHOLDER in message.content for message in base.messages):
         raise UsageError(f"Anthropic request {path}: the placeholder {PLACEHOLDER} is missing in its texts")
     base = evolve(base, sampling=sampling_of(arm.sampling, base.sampling))
     last = base.messages[-1]
     prefill = last.content if last.role == "assistant" else ""
     make = as_raw_prompt if arm.kind == "pasted" else as_messages
-    return Prompting(lambda text: make(base, text), prefill)
+    return Prompting(lambda text: make(base, text), prefill, tuple(map(str, conversation.losses)))
 
 
 def as_messages(base: Request, text: str) -> Request:
