@@ -198,7 +198,7 @@ NAMED = [
 @with_corpus
 @pytest.mark.parametrize("name", NAMED)
 def test_a_claude_request_goes_there_and_its_answer_comes_back(name):
-    file, source = next((file, source) for file, source in sources().items() if name in str(file))
+    source = next(source for file, source in sources().items() if name in str(file))
     template = ChatTemplate.from_text(source, tokens=TOKENS)
     plan = Conversation.from_anthropic(REQUEST).adapt(template)
     text = template.render(plan.conversation).text
