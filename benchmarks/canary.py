@@ -81,7 +81,7 @@ def clean_by_text(template: ChatTemplate, conversation: Conversation) -> bool:
     wanted = [m.content for m in conversation.messages if m.content]
     wanted += [str(v) for m in conversation.messages for call in m.tool_calls for v in call.arguments.values()]
     wanted += [tool.description for tool in conversation.tools]
-    return all(text.count(w) == 1 for w in wanted)
+    return all(text.count(w) == 1 for w in wanted) and "&#34;" not in text
 
 
 def main() -> None:

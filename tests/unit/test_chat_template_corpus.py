@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from osport.chat_template import ChatTemplate, Family, renderer, writing
+from osport.chat_template import ChatTemplate, Conversation, Family, renderer, to_anthropic, writing
+from osport.core.capabilities import Capabilities
+from osport.core.types import Completion
 from osport.errors import TemplateError
 
 CORPUS = Path(os.environ.get("OSPORT_CORPUS", "/nowhere")) / "templates"
@@ -119,3 +121,93 @@ def test_how_a_model_writes_is_read_off_its_template_as_its_family_says():
         assert blind.calls == family.calls, family.name
         compared += 1
     assert compared > 30
+
+
+# One call in a whole Claude request, and the answer of a model in its family's form.
+REQUEST = {
+    "model": "claude-x",
+    "max_tokens": 100,
+    "temperature": 0.5,
+    "stop_sequences": ["STOP"],
+    "metadata": {"user_id": "u"},
+    "system": [{"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral"}}],
+    "tools": [
+        {
+            "name": "wx",
+            "description": "Weather of a city",
+            "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}},
+        }
+    ],
+    "tool_choice": {"type": "auto"},
+    "messages": [
+        {"role": "user", "content": "Weather in Oslo?"},
+        {
+            "role": "assistant",
+            "content": [
+                {"type": "thinking", "thinking": "The tool.", "signature": "s"},
+                {"type": "text", "text": "I look it up."},
+                {"type": "tool_use", "id": "toolu_01A09q90qw90lq917835lq9", "name": "wx", "input": {"city": "Oslo"}},
+                {"type": "tool_use", "id": "toolu_01A09q90qw90lq917835lqa", "name": "wx", "input": {"city": "Bergen"}},
+            ],
+        },
+        {
+            "role": "user",
+            "content": [
+                {"type": "tool_result", "tool_use_id": "toolu_01A09q90qw90lq917835lq9", "content": "3 degrees"},
+                {
+                    "type": "tool_result",
+                    "tool_use_id": "toolu_01A09q90qw90lq917835lqa",
+                    "content": [{"type": "text", "text": "station down"}],
+                    "is_error": True,
+                },
+                {"type": "text", "text": "And tomorrow?"},
+            ],
+        },
+    ],
+}
+PARTS = (
+    "Be brief.",
+    "Weather of a city",
+    "Weather in Oslo?",
+    "I look it up.",
+    "3 degrees",
+    "station down",
+    "tomorrow?",
+)
+ANSWERS = {
+    "hermes": 'Again.<tool_call>\n{"name": "wx", "arguments": {"city": "Oslo"}}\n</tool_call>',
+    "llama_json": '{"name": "wx", "parameters": {"city": "Oslo"}}',
+    "mistral": '[TOOL_CALLS][{"name": "wx", "arguments": {"city": "Oslo"}, "id": "a1B2c3D4e"}]',
+    "deepseek_v3": "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>wx\n```json\n"
+    '{"city": "Oslo"}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>',
+    "harmony": "<|channel|>analysis<|message|>hm<|end|><|start|>assistant to=functions.wx<|channel|>commentary json"
+    '<|message|>{"city": "Oslo"}<|call|>',
+}
+NAMED = [
+    "meta-llama-Llama-3.1-8B-Instruct",
+    "meta-llama-Llama-3.2-11B-Vision-Instruct",
+    "Qwen-Qwen3-0.6B",
+    "v7_spm",
+    "hfjs-automap/deepseek-v3-671b",
+    "gemma-it",
+    "openai-gpt-oss-120b",
+    "vllm-packaged/template_chatml",
+]
+
+
+@with_corpus
+@pytest.mark.parametrize("name", NAMED)
+def test_a_claude_request_goes_there_and_its_answer_comes_back(name):
+    source = next(source for file, source in sources().items() if name in str(file))
+    template = ChatTemplate.from_text(source, tokens=TOKENS)
+    plan = Conversation.from_anthropic(REQUEST).adapt(template)
+    text = template.render(plan.conversation).text
+    assert [(part, text.count(part)) for part in PARTS if text.count(part) != 1] == []
+    assert text.count("Bergen") == 1
+    # The model answers in the way in which the prompt showed it the first call.
+    request = plan.conversation.request()
+    sent = template.prepare(request, Capabilities(raw_prompt=True))
+    answer = Completion(ANSWERS["hermes" if plan.tools_as_text else template.writing.calls], "stop")
+    back = to_anthropic(plan.restore(template.finish(answer, request, sent)), ids=plan.ids)
+    assert back["stop_reason"] == "tool_use"
+    assert [block["input"] for block in back["content"] if block["type"] == "tool_use"] == [{"city": "Oslo"}]

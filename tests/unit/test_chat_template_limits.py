@@ -2,7 +2,7 @@ import time
 
 import pytest
 
-from osport.chat_template import ChatTemplate
+from osport.chat_template import ChatTemplate, Conversation, adapt, audits, deadline
 from osport.core.types import Message
 from osport.errors import TemplateError
 
@@ -85,3 +85,18 @@ def test_a_megabyte_of_text_is_no_bomb():
         .text
     )
     assert text == f"<{big}>"
+
+
+@pytest.mark.parametrize("ask", ["audit", "adapt", "capabilities"])
+def test_what_renders_many_times_stays_in_time_too(ask, monkeypatch):
+    monkeypatch.setattr(deadline, "SECONDS", 0.3)
+    monkeypatch.setattr(audits, "SECONDS", 0.6)
+    monkeypatch.setattr(adapt, "SECONDS", 0.9)
+    slow = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}" + ask
+    template, started = ChatTemplate.from_text(slow), time.monotonic()
+    if ask == "audit":
+        assert "stopped" in template.audit(TALK).errors[0].message
+    else:
+        with pytest.raises(TemplateError, match="stopped: it ran longer than"):
+            _ = template.capabilities if ask == "capabilities" else Conversation(TALK).adapt(template)
+    assert time.monotonic() - started < 3

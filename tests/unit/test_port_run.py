@@ -381,6 +381,8 @@ def test_recorded_answers_of_the_incumbent_are_found_by_id_and_a_missing_one_is_
     assert claude.run(tmp_path / "without").decision.verdict == "WITHHELD"
     result = claude.run(tmp_path / "out", incumbent=f"replay:{tmp_path / 'answers.jsonl'}")
     old = arm(result, "claude")
+    assert any(loss.startswith("model: ") for loss in old.facts["not carried over"].value)
+    assert "not carried over" in result.report.with_suffix(".md").read_text()
     assert (old.valid, old.right, old.errors) == (11, 11, {"ModelNotFound": 1})
     assert old.latency.p50.value == 0.9
     assert old.cost.usd_per_1000 == pytest.approx(1000 * (400 * 1e-6 + 20 * 5e-6))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import evolve
 
-from osport.chat_template import adapt_tools
+from osport.chat_template import adapt_tools, renderer
 from osport.chat_template.conversation import Conversation
 from osport.chat_template.plan import Plan, Work
 from osport.core.types import Message
@@ -19,8 +19,16 @@ if TYPE_CHECKING:
 __all__ = ["adapt"]
 
 
+SECONDS = 15.0  # for all the renders together by which one conversation is adapted
+
+
 def adapt(conversation: Conversation, template: ChatTemplate) -> Plan:
     """See :meth:`Conversation.adapt`."""
+    with renderer.in_time(SECONDS):
+        return _adapted(conversation, template)
+
+
+def _adapted(conversation: Conversation, template: ChatTemplate) -> Plan:
     work = Work(conversation, template)
     for step in (
         _thinking,

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["audit", "forged"]
 
+SECONDS = 4.5  # for the dozen renders of one audit together
+
 FIXES = {
     "dropped": "Conversation.adapt(template) moves it to where the template keeps it",
     "refused": "Conversation.adapt(template) brings the request into a form that the template accepts",
@@ -50,14 +52,10 @@ def audit(template: ChatTemplate, turns: Turns, tools: Sequence[Tool | Mapping[s
         thinking = turns.thinking if thinking is None else thinking
     messages, written_tools = wire_messages(turns), wire_tools(tools)
     findings: list[Finding] = []
-    variables: dict[str, Any] = {}
     try:
-        if thinking is not None:
-            variables, _ = template.capabilities.thinking.settings(thinking)
-        write = functools.partial(template._write, **variables)
-        prefilled = messages[-1].get("role") == "assistant"
-        findings += canary.check(write, messages, written_tools)
-        findings += _prompt(template, write, messages, written_tools, prefilled)
+        with renderer.in_time(SECONDS):
+            for look in (_rendered, engines.predict):
+                findings += look(template, messages, written_tools, thinking)
     except UnsupportedFeature as error:
         findings.append(Finding("error", "thinking", "thinking", str(error)))
     except TemplateError as error:
@@ -65,7 +63,6 @@ def audit(template: ChatTemplate, turns: Turns, tools: Sequence[Tool | Mapping[s
     findings += _texts(template, messages)
     findings += _stops(template, turns)
     findings += _undeclared(template)
-    findings += engines.predict(template, messages, written_tools, thinking)
     unique = dict.fromkeys(
         f if f.fix else Finding(f.severity, f.rule, f.place, f.message, FIXES.get(f.rule, "")) for f in findings
     )
@@ -106,6 +103,17 @@ def _contents(messages: Sequence[Message | Mapping[str, Any]]) -> Iterator[tuple
             for block in content:
                 if isinstance(block, Mapping) and isinstance(block.get("text"), str):
                     yield index, block["text"]
+
+
+def _rendered(
+    template: ChatTemplate, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None, thinking: Thinking
+) -> Iterator[Finding]:
+    variables: dict[str, Any] = {}
+    if thinking is not None:
+        variables, _ = template.capabilities.thinking.settings(thinking)
+    write = functools.partial(template._write, **variables)
+    yield from canary.check(write, messages, tools)
+    yield from _prompt(template, write, messages, tools, messages[-1].get("role") == "assistant")
 
 
 def _prompt(

@@ -9,6 +9,7 @@ from attrs import frozen
 
 from osport.chat_template import canary
 from osport.chat_template.conversation import Form, written
+from osport.chat_template.planting import plant
 from osport.chat_template.thinking import ThinkingSwitch, find_switch
 from osport.core.types import Message, ToolCall
 from osport.errors import TemplateError
@@ -128,7 +129,7 @@ class _Probe:
     def __call__(
         self, messages: Sequence[dict[str, Any]], *, tools: Sequence[dict[str, Any]] | None = None, about: str = ""
     ) -> Fate:
-        planted, planted_tools, parts = canary.plant(self._formed(messages), tools)
+        planted, planted_tools, parts = plant(self._formed(messages), tools)
         kinds = ABOUT[about][1]
         try:
             text = self._render(planted, tools=planted_tools)

@@ -17,12 +17,11 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import IO, Any
 
-from osport.chat_template.limits import SECONDS
+from osport.chat_template.deadline import MEMORY_BYTES, SECONDS
 from osport.errors import TemplateError
 
 __all__ = ["parse_in_child", "render_in_child"]
 
-MEMORY_BYTES = 512 * 2**20
 START_SECONDS = 60.0
 
 

@@ -1,19 +1,16 @@
-"""Bounds on what a template may cost: a template is a program from a stranger.
+"""A budget for what a template makes: a template is a program from a stranger.
 
-Three walls. :func:`guard` puts a budget on everything that makes text, numbers or containers grow in one step.
-:func:`deadline` stops what runs on, or fills the memory in many steps. What neither can stop (one call into C
-that never ends) is recognised from the template's form by :func:`osport.chat_template.form.unbounded`, and such
-a template is rendered in a child process under limits of the operating system.
+:func:`guard` puts the budget on everything that makes text, numbers or containers grow in one step.
+:class:`osport.chat_template.deadline.deadline` stops what runs on, or fills the memory in many steps. What neither
+can stop (one call into C that never ends) is recognised from the template's form by
+:func:`osport.chat_template.form.unbounded`, and rendered in a child process under limits of the operating system.
 """
 
 from __future__ import annotations
 
-import ctypes
 import functools
-import mmap
 import operator
 import threading
-import time
 from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import Any
@@ -21,13 +18,10 @@ from typing import Any
 from osport.chat_template.form import PAID, WEIGHED
 from osport.errors import TemplateError
 
-__all__ = ["SECONDS", "budget", "check_size", "deadline", "guard"]
+__all__ = ["OverBudget", "budget", "check_size", "count_concatenation", "guard", "settle"]
 
-SECONDS = 3.0  # of one render; with the next, a first call stays under 5 s
-COMPILE_SECONDS = 1.5  # published templates take a tenth of it
 SOURCE_CHARACTERS = 256 * 1024  # published templates stay under 20 KB
 TEXT_CHARACTERS = 32 * 2**20  # all text that one render makes, intermediate strings included
-MEMORY_BYTES = 512 * 2**20  # what may grow while one render runs on
 POINTER_BYTES = 8
 PIECE_BYTES = 32  # what a small string costs besides its characters
 PIECES = 512  # pieces of output that are counted together
@@ -39,23 +33,11 @@ class OverBudget(Exception):
     """A template made more text, or a larger number, than any prompt needs."""
 
 
-class OutOfTime(Exception):
-    """A template ran longer than :data:`SECONDS`."""
-
-
-class OutOfMemory(Exception):
-    """The process grew by more than :data:`MEMORY_BYTES` while a template ran."""
-
-
-STOPPED = (OverBudget, OutOfTime, OutOfMemory)
-
-
 class _Budget(threading.local):
     """What the render that runs in this thread may still cost."""
 
     def __init__(self) -> None:
         self.left = TEXT_CHARACTERS
-        self.until = 0.0  # on the monotonic clock; 0: nothing runs under a deadline
         self.weighed: dict[int, tuple[int, object]] = {}
 
 
@@ -65,6 +47,11 @@ _budget = _Budget()
 def budget() -> None:
     """Begin a render: a full budget of text."""
     _budget.left = TEXT_CHARACTERS
+    _budget.weighed = {}
+
+
+def settle() -> None:
+    """The render is over: let go of what was weighed."""
     _budget.weighed = {}
 
 
@@ -290,98 +277,3 @@ def _list(original: Callable[..., list[Any]], *given: Any) -> list[Any]:
     if isinstance(given[-1], str):
         _spend(POINTER_BYTES * len(given[-1]))
     return original(*given)
-
-
-class _Watch:
-    """One thread that looks after all renders of this process, and stops those that are late or too large."""
-
-    POLL_SECONDS = 0.05
-    IDLE_SECONDS = 30.0
-    LET_GO = -1.0  # in the place of a time: it was stopped already
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._running: dict[int, float] = {}
-        self._thread: threading.Thread | None = None
-
-    def start(self, ident: int, until: float) -> None:
-        with self._lock:
-            self._running[ident] = until
-            if self._thread is None or not self._thread.is_alive():
-                self._thread = threading.Thread(target=self._look_after, name="osport-template-watch", daemon=True)
-                self._thread.start()
-
-    def stop(self, ident: int) -> None:
-        with self._lock:
-            if self._running.pop(ident, 0.0) < 0:  # stopped by us: the exception may still be on its way
-                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(ident), None)
-
-    def _look_after(self) -> None:
-        idle_since = time.monotonic()
-        before: dict[int, tuple[float, int]] = {}  # until when, and how large the process was at the first look
-        while True:
-            time.sleep(self.POLL_SECONDS)
-            now = time.monotonic()
-            with self._lock:
-                size = _own_bytes() if self._running else 0
-                before = {
-                    ident: before[ident] if before.get(ident, (0,))[0] == until else (until, size)
-                    for ident, until in self._running.items()
-                }
-                for ident, until in self._running.items():
-                    large = size - before[ident][1] > MEMORY_BYTES
-                    if until >= 0 and (large or until < now):
-                        self._running[ident] = self.LET_GO
-                        raised = ctypes.py_object(OutOfMemory if large else OutOfTime)
-                        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(ident), raised)
-                if self._running:
-                    idle_since = now
-                elif now - idle_since > self.IDLE_SECONDS:
-                    self._thread = None
-                    return
-
-
-def _own_bytes() -> int:
-    """What this process holds apart from mapped files, as far as the system tells."""
-    try:
-        with open("/proc/self/statm", encoding="ascii") as statm:  # noqa: PTH123 - not a path but the kernel
-            _, resident, shared = (int(pages) for pages in statm.read().split()[:3])
-    except (OSError, ValueError):
-        return 0
-    return (resident - shared) * mmap.PAGESIZE
-
-
-_watch = _Watch()
-
-
-class deadline:  # noqa: N801 - used as a context manager, like those of contextlib
-    """Give what runs inside so many seconds (default :data:`SECONDS`); deadlines inside one share its time."""
-
-    __slots__ = ("_ident", "_seconds")
-
-    def __init__(self, seconds: float | None = None) -> None:
-        self._seconds = SECONDS if seconds is None else seconds
-
-    def __enter__(self) -> None:
-        self._ident = 0
-        if not _budget.until:
-            self._ident = threading.get_ident()
-            _budget.until = until = time.monotonic() + self._seconds
-            _watch.start(self._ident, until)
-        elif _budget.until < time.monotonic():
-            raise OutOfTime(self._late())
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if not self._ident:
-            return
-        _watch.stop(self._ident)
-        _budget.until = 0.0
-        _budget.weighed = {}
-        # The exceptions of the watch come without words.
-        if isinstance(error, OutOfTime):
-            raise OutOfTime(self._late()) from None
-        if isinstance(error, OutOfMemory):
-            raise OutOfMemory(f"it took more than {MEMORY_BYTES // 2**20} MiB of memory") from None
-
-    def _late(self) -> str:
-        return f"it ran longer than {self._seconds:g} s"

@@ -14,12 +14,14 @@ from typing import Any
 
 from osport.chat_template import limits
 from osport.chat_template.child import render_in_child
+from osport.chat_template.deadline import COMPILE_SECONDS, OutOfMemory, OutOfTime, deadline
 from osport.chat_template.form import forbidden, keeps_sums, unbounded, with_guards
 from osport.errors import MissingDependency, TemplateError
 
 __all__ = ["compiled", "variables"]
 
 Render = Callable[..., str]
+STOPPED = (limits.OverBudget, OutOfTime, OutOfMemory)
 
 
 @functools.lru_cache(maxsize=256)
@@ -31,7 +33,7 @@ def compiled(source: str, now: datetime) -> Render:
     change from day to day. A template whose form does not bound its cost is rendered in a child
     process, under limits. Raises :class:`~osport.errors.TemplateError` naming line and cause.
     """
-    with in_time(limits.COMPILE_SECONDS):
+    with in_time(COMPILE_SECONDS):
         reason = _examined(source)
         return in_process(source, now) if reason is None else functools.partial(render_in_child, source, now, reason)
 
@@ -62,7 +64,7 @@ def in_process(source: str, now: datetime) -> Render:
         guarded = with_guards(tree)
         guarded.set_environment(environment)
         template = environment.from_string(guarded)
-    except limits.STOPPED:
+    except STOPPED:
         raise
     except jinja2.TemplateSyntaxError as error:
         raise TemplateError(f"the chat template does not compile: line {error.lineno}: {error.message}") from error
@@ -86,7 +88,7 @@ def in_process(source: str, now: datetime) -> Render:
         **variables: Any,
     ) -> str:
         try:
-            with limits.deadline():
+            with deadline():
                 limits.budget()
                 if plain and not continue_final:
                     # Roles and texts of exact type are what transformers' function would make of them.
@@ -109,6 +111,8 @@ def in_process(source: str, now: datetime) -> Render:
                 )
         except Exception as error:
             raise TemplateError(_cause(error, jinja2.TemplateError)) from error
+        finally:
+            limits.settle()
         return str(texts[0])
 
     return render
@@ -169,9 +173,9 @@ def in_time(seconds: float | None = None) -> Iterator[None]:
     """Everything inside together gets so much time, by default that of one render."""
     _environment()  # not the time that the import of transformers takes, which is a second and more
     try:
-        with limits.deadline(seconds):
+        with deadline(seconds):
             yield
-    except limits.STOPPED as error:
+    except STOPPED as error:
         raise TemplateError(f"the chat template was stopped: {error}") from error
 
 
@@ -212,7 +216,7 @@ def _transformers_renderer() -> Any:
 
 
 def _cause(error: Exception, template_error: type[Exception]) -> str:
-    if isinstance(error, limits.STOPPED):
+    if isinstance(error, STOPPED):
         return f"the chat template was stopped: {error}"
     frames = traceback.walk_tb(error.__traceback__)
     lines = [line for frame, line in frames if frame.f_code.co_filename == "<template>"]

@@ -39,8 +39,8 @@ class TemplateSource:
     """The templates by name (``default``, ``tool_use``, ``rag``), and what the tokenizer says.
 
     ``adds_bos``: whether the tokenizer puts BOS before a plain text prompt by itself. ``tokenizer``: the
-    path of a ``tokenizer.json``, where there is one. ``response``: the response template by which transformers
-    reads the model's answers, where there is one.
+    path of a ``tokenizer.json`` or of a GGUF file, where there is one. ``response``: the response template by
+    which transformers reads the model's answers, where there is one.
     """
 
     origin: str
@@ -89,7 +89,7 @@ def read_gguf(path: str | Path) -> TemplateSource:
             metadata.get("tokenizer.ggml.model") in GGUF_ADDS_BOS_MODELS
             or metadata.get("tokenizer.ggml.pre") in GGUF_ADDS_BOS_PRE_TOKENIZERS
         )
-    return TemplateSource(str(path), templates, tokens, bool(adds_bos))
+    return TemplateSource(str(path), templates, tokens, bool(adds_bos), Path(path))
 
 
 def read_hf(folder: str | Path) -> TemplateSource:

@@ -8,7 +8,7 @@ from typing import Any
 
 from attrs import frozen
 
-from osport.chat_template import canary
+from osport.chat_template.planting import Part, plant
 from osport.errors import TemplateError
 
 __all__ = ["Span", "find_spans"]
@@ -43,7 +43,7 @@ def find_spans(
     Where marks change what the template prints (it trims, or looks at how a text begins), parts are looked
     for by their text, in the order of the marked prompt; a part that is not found has no span.
     """
-    planted, planted_tools, parts = canary.plant(messages, tools, telltale="")
+    planted, planted_tools, parts = plant(messages, tools, telltale="")
     try:
         marked = write(planted, planted_tools)
     except TemplateError:
@@ -68,7 +68,7 @@ def find_spans(
     return tuple(spans) if clean == text else _by_text(text, parts, [span.part for span in spans])
 
 
-def _by_text(text: str, parts: list[canary.Part], order: list[str]) -> tuple[Span, ...]:
+def _by_text(text: str, parts: list[Part], order: list[str]) -> tuple[Span, ...]:
     by_path = {part.path: part for part in parts}
     spans, reach = [], 0
     for path in order or [part.path for part in parts if part.last]:

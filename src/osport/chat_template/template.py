@@ -41,7 +41,7 @@ class Rendered:
 
     text: str
     _spans: Callable[[], tuple[Span, ...]] = field(repr=False, eq=False, alias="spans")
-    _encode: Callable[[str, tuple[Span, ...]], tuple[int, ...]] | None = field(
+    _encode: Callable[[str, tuple[Span, ...]], tuple[int, ...] | None] | None = field(
         default=None, repr=False, eq=False, alias="encode"
     )
 
@@ -52,7 +52,8 @@ class Rendered:
 
     @functools.cached_property
     def token_ids(self) -> tuple[int, ...] | None:
-        """The prompt as token ids, None where no ``tokenizer.json`` lies beside the template, as with GGUF files.
+        """The prompt as token ids; None when the template came without a tokenizer, or from a GGUF file with a
+        vocabulary that the transformers at hand cannot rebuild.
 
         Control tokens inside what the caller wrote are encoded as plain text, so that nobody can forge a turn.
         """

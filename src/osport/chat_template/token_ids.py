@@ -1,4 +1,4 @@
-"""Token ids of a rendered prompt, by the tokenizer that lies beside the template."""
+"""Token ids of a rendered prompt, by the tokenizer that lies beside the template or in the same GGUF file."""
 
 from __future__ import annotations
 
@@ -14,17 +14,30 @@ __all__ = ["encode"]
 
 @functools.lru_cache(maxsize=16)
 def _tokenizer(path: Path) -> Any:
-    from tokenizers import Tokenizer  # comes with transformers
+    """The tokenizer, or None for a vocabulary in a GGUF file that transformers cannot rebuild."""
+    if path.suffix == ".json":
+        from tokenizers import Tokenizer  # comes with transformers
 
+        try:
+            return Tokenizer.from_file(str(path))
+        except Exception as error:
+            raise TemplateError(f"{path} is not a tokenizer that can be read: {error}") from error
     try:
-        return Tokenizer.from_file(str(path))
-    except Exception as error:
-        raise TemplateError(f"{path} is not a tokenizer that can be read: {error}") from error
+        from transformers.integrations.gguf import gguf_tokenizer_mapping as rebuilt
+    except ImportError:  # older transformers need torch to read one
+        return None
+    try:
+        architecture, vocabulary, _ = rebuilt.get_gguf_tokenizer(str(path))
+        return rebuilt.convert_gguf_tokenizer(architecture, vocabulary)[0]
+    except Exception:  # noqa: BLE001 - vocabularies it does not know fail in many ways
+        return None
 
 
-def encode(path: Path, control: frozenset[str], text: str, spans: tuple[Span, ...]) -> tuple[int, ...]:
+def encode(path: Path, control: frozenset[str], text: str, spans: tuple[Span, ...]) -> tuple[int, ...] | None:
     """Token ids; control tokens inside a span become plain text, as transformers' sanitising does it."""
     tokenizer = _tokenizer(path)
+    if tokenizer is None:
+        return None
     ids: list[int] = []
     done = 0
     for span in sorted(spans, key=lambda span: span.start):
