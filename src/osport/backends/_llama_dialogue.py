@@ -10,6 +10,7 @@ from typing import Any
 from attrs import define, field
 
 from osport.backends._answer_checks import check_model, check_prompt_tokens, could_be_cut, prompt_bytes
+from osport.backends._chat_checks import logprobs_there
 from osport.backends._embedded_server import Settings, engine_name
 from osport.backends._gguf_model import GgufModel
 from osport.backends._llama_constraints import constraint_fields, enforcement_of, refuse_stop_strings
@@ -145,6 +146,7 @@ class Dialogue:
             raise BadResponse(f"{NAME}: the answer ended without a finish reason", backend=NAME, model=self.model)
         yield from self._same_model(answer.model, call.ask.timeout)
         yield from self._whole_prompt(request, answer.usage.prompt_tokens)
+        logprobs_there(request, answer.text, answer.logprobs, NAME, self.model)
         effective = {name: value for name, value in (call.ask.body or {}).items() if name not in BULKY}
         completion = Completion(
             text=answer.text,
