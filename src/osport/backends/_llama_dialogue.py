@@ -9,7 +9,13 @@ from typing import Any
 
 from attrs import define, field
 
-from osport.backends._answer_checks import check_model, check_prompt_tokens, could_be_cut, prompt_bytes
+from osport.backends._answer_checks import (
+    MOST_BYTES_A_TOKEN,
+    check_model,
+    check_prompt_tokens,
+    could_be_cut,
+    prompt_bytes,
+)
 from osport.backends._chat_checks import logprobs_there
 from osport.backends._embedded_server import Settings, engine_name
 from osport.backends._gguf_model import GgufModel
@@ -18,7 +24,16 @@ from osport.backends._llama_http import Ask, Asking
 from osport.backends._llama_scores import scores_of, tokens_of
 from osport.backends._llama_wire import Answer, request_fields, tool_fields, wire_messages
 from osport.core.types import Completion, ContinuationScore, Delta, Determinism, Request, Thinking
-from osport.errors import BackendError, BadResponse, OutputError, TemplateError, UnsupportedFeature, UsageError
+from osport.errors import (
+    BackendError,
+    BadRequest,
+    BadResponse,
+    ModelNotFound,
+    OutputError,
+    TemplateError,
+    UnsupportedFeature,
+    UsageError,
+)
 
 __all__ = ["Call", "Dialogue", "takes_tools"]
 
@@ -191,9 +206,14 @@ class Dialogue:
         if self._context is None:
             known = self.settings.context if self.settings is not None else (yield from self._context_of_server())
             self._context = known
-        if could_be_cut(length, reported, context=self._context):
-            expected = yield from self.prompt_tokens(request)
-            check_prompt_tokens(len(expected), reported, backend=NAME, model=self.model)
+        if not could_be_cut(length, reported, context=self._context):
+            return
+        try:
+            expected = len((yield from self.prompt_tokens(request)))
+        except (BadRequest, BadResponse, ModelNotFound):
+            # A server without these routes.
+            expected = length // MOST_BYTES_A_TOKEN
+        check_prompt_tokens(expected, reported, backend=NAME, model=self.model)
 
     def _context_of_server(self) -> Asking[int]:
         """Tokens; 0 when the server does not say, so that every prompt is counted."""
