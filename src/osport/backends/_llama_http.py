@@ -25,11 +25,16 @@ T = TypeVar("T")
 
 @frozen
 class Ask:
-    """One request to the server: a POST with this body, or a GET without one. ``timeout`` in seconds."""
+    """One request to the server: a POST with this body, or a GET without one. ``timeout`` in seconds.
+
+    ``streamed``: the answer is the list of the objects that came in. The server does not notice that a client has
+    gone while it prepares an answer in one piece; of a stream it does, at its next piece.
+    """
 
     path: str
     body: Mapping[str, Any] | None
     timeout: float
+    streamed: bool = False
 
 
 Asking = Generator[Ask, Any, T]
@@ -93,14 +98,15 @@ class LlamaHttp:
         """The JSON objects of a server-sent event stream; closing the iterator closes the connection."""
         from httpx_sse import EventSource, SSEError
 
-        with (
-            self._translated(ask),
-            self._client.stream(**_request(endpoint, ask, streaming=True)) as response,
-        ):
+        with self._translated(ask), self._client.stream(**_request(endpoint, ask)) as response:
             response.stream = _until(response.stream, ask.timeout)
             if not response.is_success:
                 response.read()
                 raise self._error(response.status_code, response.text, response.headers)
+            if _in_one_piece(response):
+                response.read()
+                yield self._event(response.text, response.headers)
+                return
             try:
                 for event in EventSource(response).iter_sse():
                     if event.data == "[DONE]":
@@ -117,13 +123,18 @@ class LlamaHttp:
         async with self._async_client() as client:
             with self._translated(ask):
                 async with _deadline(ask, ends):
-                    request = client.build_request(**_request(endpoint, ask, streaming=True))
+                    request = client.build_request(**_request(endpoint, ask))
                     response = await client.send(request, stream=True)
                 try:
                     if not response.is_success:
                         async with _deadline(ask, ends):
                             await response.aread()
                         raise self._error(response.status_code, response.text, response.headers)
+                    if _in_one_piece(response):
+                        async with _deadline(ask, ends):
+                            await response.aread()
+                        yield self._event(response.text, response.headers)
+                        return
                     events = EventSource(response).aiter_sse()
                     while True:
                         # Around each wait, never around a yield: it would cancel what the consumer does meanwhile.
@@ -148,12 +159,16 @@ class LlamaHttp:
         self.close()
 
     def _answer(self, endpoint: Endpoint, ask: Ask) -> Any:
+        if ask.streamed:
+            return list(self.events(endpoint, ask))
         with self._translated(ask), self._client.stream(**_request(endpoint, ask)) as response:
             response.stream = _until(response.stream, ask.timeout)
             response.read()
         return self._read(response)
 
     async def _aanswer(self, client: Any, endpoint: Endpoint, ask: Ask) -> Any:
+        if ask.streamed:
+            return [payload async for payload in self.aevents(endpoint, ask)]
         with self._translated(ask):
             async with _deadline(ask, asyncio.get_running_loop().time() + ask.timeout):
                 response = await client.request(**_request(endpoint, ask))
@@ -199,11 +214,11 @@ def _tls() -> Any:
     return httpx.create_ssl_context()
 
 
-def _request(endpoint: Endpoint, ask: Ask, *, streaming: bool = False) -> dict[str, Any]:
+def _request(endpoint: Endpoint, ask: Ask) -> dict[str, Any]:
     import httpx
 
     headers = {"Authorization": f"Bearer {endpoint.api_key}"} if endpoint.api_key else {}
-    if streaming:
+    if ask.streamed:
         # llama.cpp closes the connection behind a stream without saying so; the next request would find it dead.
         headers["Connection"] = "close"
     return {
@@ -213,6 +228,10 @@ def _request(endpoint: Endpoint, ask: Ask, *, streaming: bool = False) -> dict[s
         "headers": headers,
         "timeout": httpx.Timeout(ask.timeout, connect=min(ask.timeout, 10.0)),
     }
+
+
+def _in_one_piece(response: Any) -> bool:
+    return str(response.headers.get("content-type", "")).startswith("application/json")
 
 
 @contextlib.asynccontextmanager

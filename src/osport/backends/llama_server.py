@@ -169,7 +169,7 @@ class LlamaServerBackend(Backend):
 
     def stream(self, request: Request) -> Iterator[Delta]:
         """Answer piece by piece; closing the iterator closes the connection, which frees the slot."""
-        call = self._run(self._dialogue.prepared(request, stream=True))
+        call = self._run(self._dialogue.prepared(request))
         with self._watching() as where:
             for payload in self._http.events(where(), call.ask):
                 if delta := call.take(payload):
@@ -178,7 +178,7 @@ class LlamaServerBackend(Backend):
 
     async def astream(self, request: Request) -> AsyncIterator[Delta]:
         """:meth:`stream` on the event loop; leaving it, or cancelling, closes the connection."""
-        call = await self._arun(self._dialogue.prepared(request, stream=True))
+        call = await self._arun(self._dialogue.prepared(request))
         with self._watching() as where:
             endpoint = await asyncio.to_thread(where)
             async with contextlib.aclosing(self._http.aevents(endpoint, call.ask)) as payloads:
