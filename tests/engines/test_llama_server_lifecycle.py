@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from osport import Model
+from osport import Model, Retries
 from osport.backends._embedded_server import MAX_RESTARTS, EmbeddedServer
 from osport.backends.llama_server import LlamaServerBackend
 from osport.errors import ServerFault, TimedOut, UsageError
@@ -66,7 +66,7 @@ def test_a_death_in_the_middle_of_an_answer_is_an_error_with_the_log(backend):
 
 
 def test_a_death_in_the_middle_of_a_batch_costs_only_what_was_at_work(model_path):
-    with Model(f"llama_server:{model_path}", context=512, threads=1) as model:
+    with Model(f"llama_server:{model_path}", context=512, threads=1, retries=Retries(most=0)) as model:
         model.generate(SHORT)
         first = model.backend._embedded.pid
         threading.Timer(0.2, os.kill, (first, signal.SIGKILL)).start()
@@ -74,6 +74,15 @@ def test_a_death_in_the_middle_of_a_batch_costs_only_what_was_at_work(model_path
         assert isinstance(results[0], ServerFault)
         assert results[0].retryable
         assert [type(result) for result in results[1:]] == [Completion] * 3
+        assert model.backend._embedded.pid != first
+
+
+def test_a_model_that_may_retry_answers_in_spite_of_a_death(model_path):
+    with Model(f"llama_server:{model_path}", context=512, threads=1) as model:
+        model.generate(SHORT)
+        first = model.backend._embedded.pid
+        threading.Timer(0.2, os.kill, (first, signal.SIGKILL)).start()
+        assert model.generate(LONG).text
         assert model.backend._embedded.pid != first
 
 
@@ -85,6 +94,15 @@ def test_a_server_that_keeps_dying_is_given_up(backend):
     for _ in range(2):
         with pytest.raises(ServerFault, match="not restarted"):
             backend.generate(SHORT)
+
+
+def test_loading_starts_the_server_before_the_first_call(backend):
+    assert backend._embedded.pid is None
+    backend.load()
+    pid = backend._embedded.pid
+    assert alive(pid)
+    backend.generate(SHORT)
+    assert backend._embedded.pid == pid
 
 
 def test_close_ends_the_process_and_refuses_further_calls(backend):

@@ -113,7 +113,7 @@ class Dialogue:
         template = self._template() if self.gguf is not None else None
         tools = tool_fields(request)
         if template is None and (tools or request.thinking is not None):
-            template = (yield from self.props()).get("chat_template") or ""
+            template = (yield from self.told("/props")).get("chat_template") or ""
         if tools and request.constraint is not None:
             raise UsageError("llama.cpp enforces a form or offers tools, not both in one request; leave one out")
         if tools and not takes_tools(template):
@@ -232,9 +232,9 @@ class Dialogue:
                 raise
             return None
 
-    def props(self) -> Asking[Any]:
-        """What the server says about itself."""
-        return (yield Ask("/props", None, self.timeout))
+    def told(self, path: str) -> Asking[Any]:
+        """What the server says at this route."""
+        return (yield Ask(path, None, self.timeout))
 
     def _started_with(self) -> dict[str, Any]:
         if self.settings is None:

@@ -122,6 +122,10 @@ class LlamaServerBackend(Backend):
         assert self._embedded is not None  # noqa: S101 - one of the two is set in the constructor
         return self._embedded.endpoint()
 
+    def load(self) -> None:
+        """Start the embedded server; ask one by URL whether it is there."""
+        self._run(self._dialogue.told("/health"))
+
     def capabilities(self) -> Capabilities:
         """By URL no regular expressions, and JSON Schema as GBNF can express it; tools where a template has them."""
         embedded = self._embedded is not None
@@ -146,7 +150,7 @@ class LlamaServerBackend(Backend):
         if self._gguf is not None:
             return self._gguf.facts(engine_name())
         endpoint = self.endpoint
-        props = self._run(self._dialogue.props())
+        props = self._run(self._dialogue.told("/props"))
         if not isinstance(props, Mapping):
             raise BadResponse(f"{NAME}: {endpoint.url}/props is not that of a llama.cpp server")
         settings = props.get("default_generation_settings") or {}
