@@ -32,7 +32,7 @@ Answer with <tool_call>
 
 WEATHER = Tool(
     "get_weather",
-    "The weather of a city",
+    "weather of a city",
     {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
 )
 TIME = Tool(
@@ -54,8 +54,11 @@ HISTORY = [message for city in ("Rome", "Oslo", "Lima") for message in asked_bef
 QUESTION = [*HISTORY, Message.user("What is the weather in Paris?")]
 
 
+# llama.cpp thinks unless it is told not to.
 def ask(messages: list[Message] = QUESTION, *, max_tokens: int = 60, **fields: object) -> Request:
-    return Request(messages, sampling=Sampling(max_tokens=max_tokens), **{"tools": [WEATHER], **fields})
+    return Request(
+        messages, sampling=Sampling(max_tokens=max_tokens), **{"tools": [WEATHER], "thinking": False, **fields}
+    )
 
 
 def with_template(model: Path, into: Path, template: str) -> Path:
@@ -79,15 +82,15 @@ def with_tools(model_path, tmp_path_factory):
 
 
 def test_a_call_is_parsed_whole_and_streamed(with_tools):
-    answer = with_tools.generate(ask())
-    *pieces, last = with_tools.stream(ask())
+    required = ask(tool_choice="required", max_tokens=200)
+    answer = with_tools.generate(required)
+    *pieces, last = with_tools.stream(required)
     for completion in (answer, last.completion):
         (call,) = completion.tool_calls
         assert (call.name, call.arguments) == ("get_weather", {"city": "Paris"})
         assert call.id
         assert completion.finish_reason == "tool_calls"
-        assert completion.text == ""
-    assert pieces == []
+    assert last.completion.text == answer.text == "".join(piece.text for piece in pieces)
     assert answer.usage.prompt_tokens > 300
 
 
@@ -122,7 +125,7 @@ def test_what_would_be_lost_beside_tools_is_refused(with_tools, server):
     # The server drops tools without a word where the template has no place for them.
     assert not server.capabilities().tools
     with pytest.raises(UnsupportedFeature, match="template"):
-        server.generate(ask())
+        server.generate(ask(thinking=None))
 
 
 def test_a_server_by_url_is_asked_for_its_template(with_tools, server):
@@ -130,9 +133,9 @@ def test_a_server_by_url_is_asked_for_its_template(with_tools, server):
         backend: LlamaServerBackend(backend.endpoint.url, api_key=lambda b=backend: b.endpoint.api_key)
         for backend in (with_tools, server)
     }
-    assert by_url[with_tools].generate(ask()).tool_calls
+    assert by_url[with_tools].generate(ask(tool_choice="required", max_tokens=200)).tool_calls
     with pytest.raises(UnsupportedFeature, match="template"):
-        by_url[server].generate(ask())
+        by_url[server].generate(ask(thinking=None))
 
 
 def test_thinking_is_switched_by_the_names_of_template_and_server(with_tools):

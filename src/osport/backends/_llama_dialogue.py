@@ -84,10 +84,11 @@ class Dialogue:
     def answer(self, request: Request) -> Asking[Completion]:
         """The whole answer to one request."""
         call = yield from self.prepared(request)
-        call.take((yield call.ask))
+        for payload in (yield call.ask):
+            call.answer.take(payload)
         return (yield from self.completed(call))
 
-    def prepared(self, request: Request, *, stream: bool = False) -> Asking[Call]:
+    def prepared(self, request: Request) -> Asking[Call]:
         """Route and body.
 
         The chat route repeats a prefill in its answer, some builds do not: so such a conversation is
@@ -97,21 +98,23 @@ class Dialogue:
         started, answer = time.perf_counter(), Answer(request.logprobs or 0)
         timeout = request.timeout or self.timeout
         fields = constraint_fields(request.constraint, embedded=self.settings is not None)
-        body = {**request_fields(request, prompt_cache=self.prompt_cache), **fields}
-        if stream:
-            body |= {"stream": True, "stream_options": {"include_usage": True}}
+        # The server sees that a client has gone when it writes to it, so it is to write while it reads the prompt too.
+        streamed = {"stream": True, "stream_options": {"include_usage": True}, "return_progress": True}
+        body = {**request_fields(request, prompt_cache=self.prompt_cache), **fields, **streamed}
         if request.prompt is None and request.messages[-1].role != "assistant":
             chat = yield from self._chat_fields(request, timeout)
-            return Call(request, Ask("/v1/chat/completions", {**body, **chat}, timeout), answer, started)
+            return Call(request, Ask("/v1/chat/completions", {**body, **chat}, timeout, streamed=True), answer, started)
         prompt = yield from self._rendered(request, timeout)
-        return Call(request, Ask("/v1/completions", {**body, "prompt": prompt}, timeout), answer, started)
+        return Call(
+            request, Ask("/v1/completions", {**body, "prompt": prompt}, timeout, streamed=True), answer, started
+        )
 
     def _chat_fields(self, request: Request, timeout: float) -> Asking[dict[str, Any]]:
         """The conversation with everything that decides how the server renders it."""
         template = self._template() if self.gguf is not None else None
         tools = tool_fields(request)
         if template is None and (tools or request.thinking is not None):
-            template = (yield from self.props()).get("chat_template") or ""
+            template = (yield from self.told("/props")).get("chat_template") or ""
         if tools and request.constraint is not None:
             raise UsageError("llama.cpp enforces a form or offers tools, not both in one request; leave one out")
         if tools and not takes_tools(template):
@@ -231,9 +234,9 @@ class Dialogue:
                 raise
             return None
 
-    def props(self) -> Asking[Any]:
-        """What the server says about itself."""
-        return (yield Ask("/props", None, self.timeout))
+    def told(self, path: str) -> Asking[Any]:
+        """What the server says at this route."""
+        return (yield Ask(path, None, self.timeout))
 
     def _started_with(self) -> dict[str, Any]:
         if self.settings is None:
