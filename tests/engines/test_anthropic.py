@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from osport.backends.anthropic import AnthropicBackend
@@ -13,10 +15,14 @@ pytestmark = pytest.mark.engine
 CONVERSATION = (Message.system("Answer in one word."), Message.user("Which colour has the sky?"))
 
 
+def name_at(server):
+    return Path(server.model).stem
+
+
 @pytest.fixture
 def claude(server):
     endpoint = server.endpoint
-    with AnthropicBackend(f"smollm2@{endpoint.url}", api_key=lambda: endpoint.api_key) as backend:
+    with AnthropicBackend(f"{name_at(server)}@{endpoint.url}", api_key=lambda: endpoint.api_key) as backend:
         yield backend
 
 
@@ -32,7 +38,7 @@ def test_an_answer_comes_back_with_its_cost(claude, server):
     # The system message arrived: the prompt is as long as with it.
     assert completion.usage.prompt_tokens == server.count_tokens(CONVERSATION)
     assert completion.request_id
-    assert completion.effective == {"model": "smollm2", "max_tokens": 6, "stop": []}
+    assert completion.effective == {"model": name_at(server), "max_tokens": 6, "stop": []}
 
 
 def test_the_parts_of_the_prompt_that_came_from_the_cache_are_added(claude, server):
@@ -99,7 +105,10 @@ def test_no_key_is_said_at_once(monkeypatch):
 
 def test_the_key_comes_from_the_environment(server, monkeypatch):
     monkeypatch.setenv("ANTHROPIC_API_KEY", server.endpoint.api_key)
-    with AnthropicBackend("m", base_url=server.endpoint.url) as backend:
+    with pytest.raises(AuthFailed, match="nobody named it together"):
+        AnthropicBackend("m", base_url=server.endpoint.url)
+    monkeypatch.setenv("ANTHROPIC_BASE_URL", server.endpoint.url)
+    with AnthropicBackend(name_at(server)) as backend:
         assert backend.generate(ask()).text
 
 

@@ -1,6 +1,7 @@
 """The whole contract on the real engines: the kit that third parties run on theirs."""
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -55,7 +56,7 @@ class TestAnthropic(BackendConformance):
     def llama_speaks_it(cls):
         with LlamaServerBackend(str(MODEL), **SMALL) as owner:
             endpoint = owner.endpoint
-            cls.reference = "anthropic:smollm2-135m"
+            cls.reference = f"anthropic:{Path(MODEL).stem}"
             cls.options = {"base_url": endpoint.url, "api_key": lambda: endpoint.api_key}
             yield
 

@@ -248,6 +248,9 @@ def test_a_wrong_key_is_refused_without_printing_it(server):
 
 def test_the_key_comes_from_the_environment(server, monkeypatch):
     monkeypatch.setenv("LLAMA_API_KEY", server.endpoint.api_key)
+    with pytest.raises(AuthFailed, match="LLAMA_BASE_URL"):
+        LlamaServerBackend(server.endpoint.url).generate(ask())
+    monkeypatch.setenv("LLAMA_BASE_URL", server.endpoint.url)
     assert LlamaServerBackend(server.endpoint.url).generate(ask()).text
 
 

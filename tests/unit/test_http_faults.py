@@ -307,3 +307,81 @@ def test_cache_tokens_of_the_messages_api_are_part_of_the_prompt(fake):
         completion = claude.generate(ASK)
     assert (completion.usage.prompt_tokens, completion.usage.cached_tokens) == (125, 20)
     assert (completion.text, completion.reasoning, completion.finish_reason) == ("pos", "hm", "refusal")
+
+
+def answering(model="m", prompt_tokens=5, text="hello", routes=None):
+    """A server that answers every question, and what stands in ``routes``."""
+
+    def answer(handler):
+        routed = (routes or {}).get(handler.path)
+        body = routed or {
+            "model": model,
+            "choices": [{"finish_reason": "stop", "message": {"content": text}}],
+            "usage": {"prompt_tokens": prompt_tokens, "completion_tokens": 1},
+        }
+        handler.reply(200, json.dumps(body))
+
+    return answer
+
+
+LISTED = {"data": [{"id": "served", "aliases": ["nickname"]}]}
+
+
+def test_another_model_behind_the_same_url_is_noticed(fake, llama):
+    fake.answer = answering("nickname", routes={"/v1/models": LISTED})
+    assert llama.generate(ASK).model == "nickname"
+    fake.answer = answering("other", routes={"/v1/models": LISTED})
+    with pytest.raises(BadResponse, match="'served', answered by 'other'"):
+        llama.generate(ASK)
+
+
+def test_a_model_that_changes_is_noticed_where_the_server_lists_none(fake, llama):
+    fake.answer = answering("first")
+    llama.generate(ASK)
+    fake.answer = answering("second")
+    with pytest.raises(BadResponse, match="'first', answered by 'second'"):
+        llama.generate(ASK)
+
+
+def test_a_prompt_that_was_cut_in_silence_is_an_overflow(fake, llama):
+    tokens = list(range(3000))
+    routes = {
+        "/props": {"default_generation_settings": {"n_ctx": 2048}},
+        "/apply-template": {"prompt": "long"},
+        "/tokenize": {"tokens": tokens},
+    }
+    long = Request((Message.user("word " * 3000),))
+    fake.answer = answering(prompt_tokens=1024, routes=routes)
+    with pytest.raises(ContextOverflow, match="3000 tokens and the engine read 1024"):
+        llama.generate(long)
+    fake.answer = answering(prompt_tokens=3000, routes=routes)
+    assert llama.generate(long).text == "hello"
+
+
+def test_a_short_prompt_costs_no_count(fake, llama):
+    fake.answer = answering(prompt_tokens=5, routes={"/props": {"default_generation_settings": {"n_ctx": 2048}}})
+    llama.generate(ASK)
+    assert "/tokenize" not in [path for path, _, _ in fake.seen]
+
+
+def test_the_reasoning_is_found_under_each_of_its_names(fake, llama):
+    for name in ("reasoning_content", "reasoning", "thinking"):
+        message = {"content": "so", name: "because"}
+        body = {"choices": [{"finish_reason": "stop", "message": message}]}
+        fake.answer = lambda handler, body=body: handler.reply(200, json.dumps(body))
+        assert llama.generate(ASK).reasoning == "because"
+
+
+def test_log_probabilities_that_are_not_those_asked_for_are_refused(fake, llama):
+    entry = {"id": 7, "token": "x", "logprob": -1.0, "top_logprobs": []}
+    for probabilities in ({}, {"completion_probabilities": []}, {"completion_probabilities": [entry]}):
+        routes = {"/tokenize": {"tokens": [1, 2]}, "/apply-template": {"prompt": "p"}, "/completion": probabilities}
+        seen = iter(([1], [1, 2]))
+
+        def answer(handler, routes=routes, seen=seen):
+            body = {"tokens": next(seen)} if handler.path == "/tokenize" else routes[handler.path]
+            handler.reply(200, json.dumps(body))
+
+        fake.answer = answer
+        with pytest.raises(BadResponse):
+            llama.score(ASK, ["yes"])

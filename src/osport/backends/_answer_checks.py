@@ -10,10 +10,10 @@ from collections.abc import Collection, Iterable
 from osport.core.types import Message
 from osport.errors import BadResponse, ContextOverflow
 
-__all__ = ["check_model", "check_prompt_tokens", "could_be_cut", "prompt_bytes"]
+__all__ = ["MOST_BYTES_A_TOKEN", "check_model", "check_prompt_tokens", "could_be_cut", "prompt_bytes"]
 
-# Prose takes three to five bytes a token, long runs of one character up to a few dozen in a large vocabulary.
 MOST_BYTES_A_TOKEN = 16
+"""Prose takes three to five; a prompt of more, on the average, would be one long run of spaces."""
 
 
 def check_model(asked: str, answered: str | None, *, backend: str, aliases: Collection[str] = ()) -> None:

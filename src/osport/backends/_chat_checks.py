@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from osport.backends._answer_checks import MOST_BYTES_A_TOKEN, check_model, check_prompt_tokens
 from osport.backends._chat_wire import ChatAnswer
-from osport.core.types import Completion, Request, ToolCall
+from osport.core.types import Completion, Request, TokenLogprob, ToolCall
 from osport.errors import BadResponse, OutputError, Truncated, UnsupportedFeature
 
 __all__ = ["fewest_tokens", "logprobs_there", "same_model", "thinking_heeded", "tool_calls", "whole", "whole_prompt"]
@@ -44,9 +44,9 @@ def fewest_tokens(request: Request) -> int:
     return max(words, sum(len(text.encode()) for text in texts) // MOST_BYTES_A_TOKEN)
 
 
-def logprobs_there(answer: ChatAnswer, request: Request, backend: str, model: str) -> None:
+def logprobs_there(request: Request, text: str, logprobs: Sequence[TokenLogprob], backend: str, model: str) -> None:
     """Raise :class:`~osport.errors.BadResponse` when log-probabilities were asked for and none came."""
-    if request.logprobs is not None and answer.text and not answer.logprobs:
+    if request.logprobs is not None and text and not logprobs:
         what = "log-probabilities were asked for and none came: the server ignores logprobs"
         raise BadResponse(f"{backend}: {what}", backend=backend, model=model)
 

@@ -79,6 +79,10 @@ class HttpChatBackend(Backend):
                         yield Delta(text)
         yield Delta("", self._completion(call, await asyncio.to_thread(self._prompt_size, call)))
 
+    def load(self) -> None:
+        """Ask whether the server is there and has the model."""
+        self.facts()
+
     def close(self) -> None:
         """Close the connections."""
         self._http.close()
@@ -117,7 +121,7 @@ class HttpChatBackend(Backend):
         checks.whole(answer, self.name, self.model, usage=self.reports_usage)
         checks.same_model(answer, self.name, self.model, aliases=self._same_models())
         checks.whole_prompt(answer, request, self.name, self.model, expected)
-        checks.logprobs_there(answer, request, self.name, self.model)
+        checks.logprobs_there(request, answer.text, answer.logprobs, self.name, self.model)
         checks.thinking_heeded(answer, request, self.name)
         assert answer.finish is not None  # noqa: S101 - an answer without an end is not whole
         with_logprobs = request.logprobs is not None

@@ -86,6 +86,10 @@ class HttpClient:
             if not response.is_success:
                 response.read()
                 raise self._error(endpoint, response.status_code, response.text, response.headers)
+            if _in_one_piece(response):
+                response.read()
+                yield self._whole(endpoint, response)
+                return
             with self._well_formed():
                 for event in EventSource(response).iter_sse():
                     if event.data == "[DONE]":
@@ -102,6 +106,10 @@ class HttpClient:
             if not response.is_success:
                 await response.aread()
                 raise self._error(endpoint, response.status_code, response.text, response.headers)
+            if _in_one_piece(response):
+                await response.aread()
+                yield self._whole(endpoint, response)
+                return
             with self._well_formed():
                 async with contextlib.aclosing(EventSource(response).aiter_sse()) as events:
                     async for event in events:
@@ -288,6 +296,11 @@ def _request(
         "headers": {**endpoint.headers, **headers},
         "timeout": httpx.Timeout(timeout, connect=min(timeout, 10.0)),
     }
+
+
+def _in_one_piece(response: Any) -> bool:
+    """Whether a server that was asked for a stream answers, or reports an error, in one object instead."""
+    return str(response.headers.get("content-type", "")).startswith("application/json")
 
 
 def _until(stream: Any, deadline: float, late: TimedOut) -> Any:

@@ -9,7 +9,14 @@ from typing import Any
 
 from attrs import define, field
 
-from osport.backends._answer_checks import check_model, check_prompt_tokens, could_be_cut, prompt_bytes
+from osport.backends._answer_checks import (
+    MOST_BYTES_A_TOKEN,
+    check_model,
+    check_prompt_tokens,
+    could_be_cut,
+    prompt_bytes,
+)
+from osport.backends._chat_checks import logprobs_there
 from osport.backends._embedded_server import Settings, engine_name
 from osport.backends._gguf_model import GgufModel
 from osport.backends._llama_constraints import constraint_fields, enforcement_of, refuse_stop_strings
@@ -17,7 +24,16 @@ from osport.backends._llama_http import Ask, Asking
 from osport.backends._llama_scores import scores_of, tokens_of
 from osport.backends._llama_wire import Answer, request_fields, tool_fields, wire_messages
 from osport.core.types import Completion, ContinuationScore, Delta, Determinism, Request, Thinking
-from osport.errors import BackendError, BadResponse, OutputError, TemplateError, UnsupportedFeature, UsageError
+from osport.errors import (
+    BackendError,
+    BadRequest,
+    BadResponse,
+    ModelNotFound,
+    OutputError,
+    TemplateError,
+    UnsupportedFeature,
+    UsageError,
+)
 
 __all__ = ["Call", "Dialogue", "takes_tools"]
 
@@ -68,10 +84,11 @@ class Dialogue:
     def answer(self, request: Request) -> Asking[Completion]:
         """The whole answer to one request."""
         call = yield from self.prepared(request)
-        call.take((yield call.ask))
+        for payload in (yield call.ask):
+            call.answer.take(payload)
         return (yield from self.completed(call))
 
-    def prepared(self, request: Request, *, stream: bool = False) -> Asking[Call]:
+    def prepared(self, request: Request) -> Asking[Call]:
         """Route and body.
 
         The chat route repeats a prefill in its answer, some builds do not: so such a conversation is
@@ -81,21 +98,23 @@ class Dialogue:
         started, answer = time.perf_counter(), Answer(request.logprobs or 0)
         timeout = request.timeout or self.timeout
         fields = constraint_fields(request.constraint, embedded=self.settings is not None)
-        body = {**request_fields(request, prompt_cache=self.prompt_cache), **fields}
-        if stream:
-            body |= {"stream": True, "stream_options": {"include_usage": True}}
+        # The server sees that a client has gone when it writes to it, so it is to write while it reads the prompt too.
+        streamed = {"stream": True, "stream_options": {"include_usage": True}, "return_progress": True}
+        body = {**request_fields(request, prompt_cache=self.prompt_cache), **fields, **streamed}
         if request.prompt is None and request.messages[-1].role != "assistant":
             chat = yield from self._chat_fields(request, timeout)
-            return Call(request, Ask("/v1/chat/completions", {**body, **chat}, timeout), answer, started)
+            return Call(request, Ask("/v1/chat/completions", {**body, **chat}, timeout, streamed=True), answer, started)
         prompt = yield from self._rendered(request, timeout)
-        return Call(request, Ask("/v1/completions", {**body, "prompt": prompt}, timeout), answer, started)
+        return Call(
+            request, Ask("/v1/completions", {**body, "prompt": prompt}, timeout, streamed=True), answer, started
+        )
 
     def _chat_fields(self, request: Request, timeout: float) -> Asking[dict[str, Any]]:
         """The conversation with everything that decides how the server renders it."""
         template = self._template() if self.gguf is not None else None
         tools = tool_fields(request)
         if template is None and (tools or request.thinking is not None):
-            template = (yield from self.props()).get("chat_template") or ""
+            template = (yield from self.told("/props")).get("chat_template") or ""
         if tools and request.constraint is not None:
             raise UsageError("llama.cpp enforces a form or offers tools, not both in one request; leave one out")
         if tools and not takes_tools(template):
@@ -145,6 +164,7 @@ class Dialogue:
             raise BadResponse(f"{NAME}: the answer ended without a finish reason", backend=NAME, model=self.model)
         yield from self._same_model(answer.model, call.ask.timeout)
         yield from self._whole_prompt(request, answer.usage.prompt_tokens)
+        logprobs_there(request, answer.text, answer.logprobs, NAME, self.model)
         effective = {name: value for name, value in (call.ask.body or {}).items() if name not in BULKY}
         completion = Completion(
             text=answer.text,
@@ -189,9 +209,14 @@ class Dialogue:
         if self._context is None:
             known = self.settings.context if self.settings is not None else (yield from self._context_of_server())
             self._context = known
-        if could_be_cut(length, reported, context=self._context):
-            expected = yield from self.prompt_tokens(request)
-            check_prompt_tokens(len(expected), reported, backend=NAME, model=self.model)
+        if not could_be_cut(length, reported, context=self._context):
+            return
+        try:
+            expected = len((yield from self.prompt_tokens(request)))
+        except (BadRequest, BadResponse, ModelNotFound):
+            # A server without these routes.
+            expected = length // MOST_BYTES_A_TOKEN
+        check_prompt_tokens(expected, reported, backend=NAME, model=self.model)
 
     def _context_of_server(self) -> Asking[int]:
         """Tokens; 0 when the server does not say, so that every prompt is counted."""
@@ -209,9 +234,9 @@ class Dialogue:
                 raise
             return None
 
-    def props(self) -> Asking[Any]:
-        """What the server says about itself."""
-        return (yield Ask("/props", None, self.timeout))
+    def told(self, path: str) -> Asking[Any]:
+        """What the server says at this route."""
+        return (yield Ask(path, None, self.timeout))
 
     def _started_with(self) -> dict[str, Any]:
         if self.settings is None:

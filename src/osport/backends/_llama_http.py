@@ -17,11 +17,16 @@ T = TypeVar("T")
 
 @frozen
 class Ask:
-    """One request to the server: a POST with this body, or a GET without one. ``timeout`` in seconds."""
+    """One request to the server: a POST with this body, or a GET without one. ``timeout`` in seconds.
+
+    ``streamed``: the answer is the list of the objects that came in. The server does not notice that a client has
+    gone while it prepares an answer in one piece; of a stream it does, at its next piece.
+    """
 
     path: str
     body: Mapping[str, Any] | None
     timeout: float
+    streamed: bool = False
 
 
 Asking = Generator[Ask, Any, T]
@@ -42,11 +47,7 @@ class LlamaHttp(HttpClient):
             endpoint = where()
             while True:
                 try:
-                    answer = (
-                        self.get(endpoint, ask.path, timeout=ask.timeout)
-                        if ask.body is None
-                        else self.post(endpoint, ask.path, ask.body, timeout=ask.timeout)
-                    )
+                    answer = self._answer(endpoint, ask)
                 except Exception as error:  # noqa: BLE001 - the asker decides
                     ask = asking.throw(error)
                 else:
@@ -62,11 +63,7 @@ class LlamaHttp(HttpClient):
             endpoint = await asyncio.to_thread(where)
             while True:
                 try:
-                    answer = await (
-                        self.aget(endpoint, ask.path, timeout=ask.timeout)
-                        if ask.body is None
-                        else self.apost(endpoint, ask.path, ask.body, timeout=ask.timeout)
-                    )
+                    answer = await self._aanswer(endpoint, ask)
                 except Exception as error:  # noqa: BLE001 - the asker decides
                     ask = asking.throw(error)
                 else:
@@ -81,3 +78,17 @@ class LlamaHttp(HttpClient):
     def apieces(self, endpoint: Endpoint, ask: Ask) -> AsyncGenerator[Any]:
         """:meth:`pieces` for an event loop."""
         return self.aevents(endpoint, ask.path, ask.body or {}, timeout=ask.timeout)
+
+    def _answer(self, endpoint: Endpoint, ask: Ask) -> Any:
+        if ask.streamed:
+            return list(self.pieces(endpoint, ask))
+        if ask.body is None:
+            return self.get(endpoint, ask.path, timeout=ask.timeout)
+        return self.post(endpoint, ask.path, ask.body, timeout=ask.timeout)
+
+    async def _aanswer(self, endpoint: Endpoint, ask: Ask) -> Any:
+        if ask.streamed:
+            return [payload async for payload in self.apieces(endpoint, ask)]
+        if ask.body is None:
+            return await self.aget(endpoint, ask.path, timeout=ask.timeout)
+        return await self.apost(endpoint, ask.path, ask.body, timeout=ask.timeout)

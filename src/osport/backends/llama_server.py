@@ -104,7 +104,6 @@ class LlamaServerBackend(Backend):
                 raise UsageError(f"{NAME}: api_key is for a server by URL; the embedded one makes its own")
             self._gguf = GgufModel.find(model, backend=NAME)
             self._embedded = EmbeddedServer(settings_of(self._gguf, for_embedded))
-        self._limit = limit
         self._dialogue = Dialogue(
             self.model,
             gguf=self._gguf,
@@ -127,7 +126,7 @@ class LlamaServerBackend(Backend):
 
     def load(self) -> None:
         """Start the embedded server; ask one by URL whether it is there."""
-        self._http.get(self.endpoint, "/health", timeout=self._limit)
+        self._run(self._dialogue.told("/health"))
 
     def capabilities(self) -> Capabilities:
         """By URL no regular expressions, and JSON Schema as GBNF can express it; tools where a template has them."""
@@ -154,7 +153,7 @@ class LlamaServerBackend(Backend):
         if self._gguf is not None:
             return self._gguf.facts(engine_name())
         endpoint = self.endpoint
-        props = self._run(self._dialogue.props())
+        props = self._run(self._dialogue.told("/props"))
         if not isinstance(props, Mapping):
             raise BadResponse(f"{NAME}: {endpoint.url}/props is not that of a llama.cpp server")
         settings = props.get("default_generation_settings") or {}
@@ -177,7 +176,7 @@ class LlamaServerBackend(Backend):
 
     def stream(self, request: Request) -> Iterator[Delta]:
         """Answer piece by piece; closing the iterator closes the connection, which frees the slot."""
-        call = self._run(self._dialogue.prepared(request, stream=True))
+        call = self._run(self._dialogue.prepared(request))
         with self._watching() as where:
             for payload in self._http.pieces(where(), call.ask):
                 if delta := call.take(payload):
@@ -186,7 +185,7 @@ class LlamaServerBackend(Backend):
 
     async def astream(self, request: Request) -> AsyncIterator[Delta]:
         """:meth:`stream` on the event loop; leaving it, or cancelling, closes the connection."""
-        call = await self._arun(self._dialogue.prepared(request, stream=True))
+        call = await self._arun(self._dialogue.prepared(request))
         with self._watching() as where:
             endpoint = await asyncio.to_thread(where)
             async with contextlib.aclosing(self._http.apieces(endpoint, call.ask)) as payloads:

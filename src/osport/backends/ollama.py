@@ -113,6 +113,13 @@ class OllamaBackend(HttpChatBackend):
             engine=f"Ollama {self._version}",
         )
 
+    def load(self) -> None:
+        """Have the server load the model, with the context that the calls will ask for."""
+        options = {"num_ctx": self._context}
+        body = {"model": self.model, "options": options, "keep_alive": self._keep_alive, "stream": False}
+        with self._errors_explained():
+            self._http.post(self._endpoint, "/api/generate", body, timeout=self._timeout)
+
     def unload(self) -> None:
         """Make the server free the memory of this model now, for all its users."""
         body = {"model": self.model, "keep_alive": 0, "stream": False}

@@ -55,6 +55,7 @@ class OpenAI(Dialect):
             prompt = engine.words(given) if isinstance(given, list) else engine.tokenize(given)
         choice = body.get("tool_choice", "auto")
         logprobs = body.get("top_logprobs", 0) if body.get("logprobs") is True else body.get("logprobs")
+        logprobs = body.get("n_probs") or logprobs
         return Asked(
             prompt=prompt,
             model=body.get("model"),

@@ -207,6 +207,10 @@ class _Reply:
         if self.path not in DIALECTS:
             self._about()
             return
+        if self.path == "/api/generate" and "prompt" not in self.body:
+            self._check_model(self.body["model"])
+            self._plain_json({"model": self.fake.model, "response": "", "done": True, "done_reason": "load"})
+            return
         asked = self.dialect.asked(self.path, self.body, self.fake.engine)
         self._check_model(asked.model)
         asked, spoken = self._lied(asked)
