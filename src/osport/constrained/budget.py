@@ -41,13 +41,26 @@ def shortest(schema: Schema) -> float:
     return math.inf if endless_reference(bundle) else Lengths(bundle).of_the_root()
 
 
-def without_impossible(bundle: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The bundle with ``false`` for each definition that no finite value meets: an engine may refuse all for one."""
+def without_impossible(bundle: Mapping[str, Any]) -> dict[str, Any]:
+    """The bundle with ``false`` for each reference to what no finite value meets: an engine may refuse all for one."""
     lengths = Lengths(bundle)
     lengths.of_the_root()
-    definitions = lengths.definitions
-    return {**bundle, "$defs": {name: rule if lengths.of(rule) < math.inf else False
-                                for name, rule in definitions.items()}} if definitions else bundle  # fmt: skip
+    impossible = {f"#/$defs/{name}" for name, rule in lengths.definitions.items() if lengths.of(rule) == math.inf}
+    if not impossible:
+        return dict(bundle)
+
+    def pruned(node: Any) -> Any:
+        if isinstance(node, list):
+            return [pruned(item) for item in node]
+        if not isinstance(node, dict):
+            return node
+        if isinstance(node.get("$ref"), str) and node["$ref"] in impossible:
+            return False
+        return {word: value if word in ("const", "enum") else pruned(value) for word, value in node.items()}
+
+    found = pruned(lengths.root)
+    kept = {name: pruned(rule) for name, rule in lengths.definitions.items() if f"#/$defs/{name}" not in impossible}
+    return {**({"not": {}} if found is False else found), **({"$defs": kept} if kept else {})}
 
 
 class Lengths:
