@@ -26,6 +26,7 @@ LLGUIDANCE = Capabilities(constraints={"json_schema", "choice"}, constraint_engi
         ({"type": "object", "required": ["a", "b"], "properties": {"a": {"const": "x"}}}, len('{"a":"x","b":1}')),
         ({"type": ["object", "boolean"], "required": ["long name"]}, 4),
         ({"enum": ["aaa", "b"]}, 3),
+        ({"enum": ["b"], "oneOf": [{"type": "string"}, {"format": "email"}]}, 3),
         ({"anyOf": [{"type": "string", "minLength": 9}, {"const": None}]}, 4),
         ({"type": "array", "prefixItems": [{"const": "ab"}], "minItems": 2}, len('["ab",1]')),
         ({"type": "array", "contains": {"const": "abc"}}, len('["abc"]')),

@@ -7,10 +7,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jsonschema
-
 from osport.constrained.bundle import bundled, endless_reference
-from osport.constrained.disjoint import View, view
+from osport.constrained.disjoint import View, is_valid, view
 from osport.constrained.schema import Schema, json_path, walk
 
 __all__ = ["BYTES_PER_TOKEN", "shortest", "tokens_for", "unbounded", "without_impossible"]
@@ -103,15 +101,11 @@ class Lengths:
         if seen is None:
             return math.inf
         if seen.values is not None:
-            fitting = [value for value in seen.values if self.allows(schema, value)]
+            fitting = [value for value in seen.values if is_valid(value, schema, self.definitions)]
             return min((length_of(value) for value in fitting), default=math.inf)
         own = min((self.of_kind(kind, seen) for kind in seen.types), default=math.inf)
         choices = [min(map(self.of, branches)) for branches in seen.branches]
         return max([own, *choices])
-
-    def allows(self, schema: Any, value: Any) -> bool:
-        whole = {**schema, "$defs": self.definitions}
-        return bool(jsonschema.Draft202012Validator(whole).is_valid(value))
 
     def of_kind(self, kind: str, seen: View) -> float:
         """The bound for the values of one type."""
