@@ -21,7 +21,7 @@ from osport.core.prompt import CallOptions, Prompt, to_request
 from osport.core.retries import Retries
 from osport.core.stage import Stage
 from osport.core.types import Completion, Delta, Message, Request
-from osport.errors import BackendError, ContractViolation, OsportError, OutputError, PluginError, UsageError
+from osport.errors import BackendError, ContractViolation, OsportError, OutputError, UsageError
 from osport.plugin.backend import Backend
 from osport.plugin.hookspecs import ModelRef
 from osport.plugin.registry import parse_reference, registry
@@ -63,7 +63,7 @@ class Model:
         if isinstance(model, Backend):
             if options:
                 raise UsageError(f"a backend instance is configured already; unexpected: {', '.join(sorted(options))}")
-            self.ref = ModelRef(_name_of(model), getattr(model, "model", ""))
+            self.ref = ModelRef(registry().name_of(model), getattr(model, "model", ""))
             self.backend = model
         else:
             self.ref = parse_reference(str(model))
@@ -208,6 +208,13 @@ class Model:
                 self._capabilities = self.backend.capabilities()
         return self._capabilities
 
+    def load(self) -> None:
+        """Load the engine now instead of at the first call, so that no answer waits for it."""
+        if self._closed:
+            raise UsageError(f"{self!r} was to be loaded after close()")
+        with self._errors():
+            self.backend.load()
+
     def close(self) -> None:
         """Release the engine. Closing twice is harmless; a call afterwards is a UsageError."""
         self._closed = True
@@ -339,11 +346,3 @@ def _asked_again(stages: tuple[Stage, ...], asked: Request, error: OutputError, 
     if request is None:
         raise error
     return request
-
-
-def _name_of(backend: Backend) -> str:
-    for info in registry().backends():
-        with contextlib.suppress(PluginError):
-            if registry().spec(info.name).factory is type(backend):
-                return info.name
-    return type(backend).__name__

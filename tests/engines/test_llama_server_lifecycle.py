@@ -96,6 +96,15 @@ def test_a_server_that_keeps_dying_is_given_up(backend):
             backend.generate(SHORT)
 
 
+def test_loading_starts_the_server_before_the_first_call(backend):
+    assert backend._embedded.pid is None
+    backend.load()
+    pid = backend._embedded.pid
+    assert alive(pid)
+    backend.generate(SHORT)
+    assert backend._embedded.pid == pid
+
+
 def test_close_ends_the_process_and_refuses_further_calls(backend):
     backend.generate(SHORT)
     pid = backend._embedded.pid

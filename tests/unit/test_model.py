@@ -403,6 +403,20 @@ def test_a_call_after_close_is_a_usage_error():
     assert repr(model) == "Model('echo:', closed)"
 
 
+def test_a_model_is_loaded_before_its_first_call_where_that_is_asked_for():
+    class Slow(Scripted):
+        loaded = 0
+
+        def load(self):
+            self.loaded += 1
+
+    with Model(Slow(None)) as model:
+        model.load()
+        assert model.backend.loaded == 1
+    with pytest.raises(UsageError, match=r"after close\(\)"):
+        model.load()
+
+
 def test_output_is_parsed_and_verified():
     form = ConstrainedOutput.choice(["pos", "neg"])
     answer = Model("echo:").generate("hi", output=form)

@@ -82,6 +82,11 @@ class LlamaCppBackend(Backend):
         self._loaded: LlamaCppEngine | None = None
         self._template: Any = None
 
+    def load(self) -> None:
+        """Read the model into memory."""
+        with self._queue.turn(self._timeout), self._queue.step():
+            self._engine()
+
     def capabilities(self) -> Capabilities:
         """Everything but tools; forms are enforced while sampling."""
         return Capabilities(

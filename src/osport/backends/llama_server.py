@@ -117,6 +117,10 @@ class LlamaServerBackend(Backend):
         assert self._embedded is not None  # noqa: S101 - one of the two is set in the constructor
         return self._embedded.endpoint()
 
+    def load(self) -> None:
+        """Start the embedded server; ask one by URL whether it is there."""
+        self._http.get(self.endpoint, "/health", timeout=self._timeout)
+
     def capabilities(self) -> Capabilities:
         """Everything but tools; by URL no regular expressions, and JSON Schema as GBNF can express it."""
         embedded = self._embedded is not None

@@ -57,6 +57,9 @@ class Backend:
         async for delta in iterate_in_thread(lambda: self.stream(request)):
             yield delta
 
+    def load(self) -> None:
+        """Load the engine now, if it is not loaded; otherwise the first call that needs it does."""
+
     def capabilities(self) -> Capabilities:
         """What this backend does exactly; everything else is refused before it gets here."""
         return Capabilities()

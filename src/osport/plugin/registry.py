@@ -10,6 +10,7 @@ own guard, and what went wrong is reported once, by package name.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import functools
 import logging
@@ -167,6 +168,14 @@ class Registry:
             else:
                 found.append(BackendInfo(name, spec.package, spec.features))
         return found
+
+    def name_of(self, backend: Backend) -> str:
+        """The name under which the class of an instance is offered; the name of the class when it is not."""
+        for info in self.backends():
+            with contextlib.suppress(PluginError):
+                if self.spec(info.name).factory is type(backend):
+                    return info.name
+        return type(backend).__name__
 
     def offering(self, feature: str, *, besides: str) -> list[str]:
         """Names of the backends that declare this feature."""
