@@ -13,19 +13,25 @@ from osport.constrained.patterns import TooSlow, matches
 from osport.constrained.schema import json_path, shortened
 from osport.errors import ConstraintViolated, UsageError
 
-__all__ = ["in_choice", "in_grammar", "in_pattern", "in_schema"]
+__all__ = ["REPEATED_NAME", "in_choice", "in_grammar", "in_pattern", "in_schema"]
+
+
+REPEATED_NAME = "repeated name"
+
+
+class RepeatedName(UsageError):
+    """A name stands twice in one object: no mask keeps an open object from that."""
 
 
 def in_schema(text: str, validator: Validator) -> Any:
     """The value of a JSON text that the schema allows."""
     value = parsed(text)
     try:
-        errors: Any = validator.iter_errors(value)
-        error: Any = jsonschema.exceptions.best_match(errors)
+        error = jsonschema.exceptions.best_match(validator.iter_errors(value))
     except RecursionError:
         raise ConstraintViolated("the value is nested too deeply to be verified", keyword="json") from None
-    except TooSlow as error:
-        raise ConstraintViolated(f"not verified: {error}", keyword="pattern") from None
+    except TooSlow as slow:
+        raise ConstraintViolated(f"not verified: {slow}", keyword="pattern") from None
     if error is not None:
         path = json_path(tuple(error.absolute_path))
         keyword = str(error.validator or "false")
@@ -68,6 +74,8 @@ def parsed(text: str) -> Any:
     """The value of a JSON text; NaN, infinities and a name given twice are no JSON here."""
     try:
         return json.loads(text, parse_constant=no_number, object_pairs_hook=each_once)
+    except RepeatedName as error:
+        raise ConstraintViolated(f"not JSON: {error}", keyword=REPEATED_NAME) from error
     except UsageError as error:
         raise ConstraintViolated(f"not JSON: {error}", keyword="json") from error
     except (ValueError, RecursionError) as error:
@@ -85,5 +93,5 @@ def each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(value) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise UsageError(f"the name {twice!r} stands twice in one object")
+        raise RepeatedName(f"the name {twice!r} stands twice in one object")
     return value
