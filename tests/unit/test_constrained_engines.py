@@ -5,7 +5,9 @@ import json
 import pytest
 
 from osport import ConstrainedOutput
+from osport.constrained.engines import ENGINES
 from osport.constrained.vocabulary import BYTES, Vocabulary
+from osport.core.types import Constraint
 from osport.errors import UnsupportedFeature, UsageError
 
 PACKAGES = {"llguidance": "llguidance", "xgrammar": "xgrammar", "outlines": "outlines_core"}
@@ -22,6 +24,7 @@ PROBES = {
     "format ipv4": ({"type": "string", "format": "ipv4"}, ["1.2.3.4"], ["1.2.3.444"]),
     "integer bounds": ({"type": "integer", "minimum": 3, "maximum": 12}, [3, 12], [2, 13]),
     "number bounds": ({"type": "number", "minimum": 0, "exclusiveMaximum": 1}, [0, 0.5], [1, -0.5, 7]),
+    "number": ({"type": "number"}, [0, 1.5, -2], ["a", None]),
     "multipleOf": ({"type": "integer", "multipleOf": 5}, [0, 15], [3]),
     "type": ({"type": ["integer", "null"]}, [1, None], ["a", 1.5]),
     "enum": ({"enum": ["a", 1, None]}, ["a", 1, None], ["b", 2]),
@@ -92,7 +95,19 @@ TAKEN = {
         "oneOf",
         "$ref",
     },
-    "outlines": {"minLength", "pattern", "format date", "type", "enum", "items", "minItems", "required", "anyOf"},
+    "outlines": {
+        "minLength",
+        "pattern",
+        "format date",
+        "number",
+        "type",
+        "enum",
+        "enum of numbers",
+        "items",
+        "minItems",
+        "required",
+        "anyOf",
+    },
 }
 
 
@@ -123,14 +138,70 @@ def test_a_vocabulary_of_long_tokens(engine):
     assert matcher.allowed() == {6}
 
 
-def test_a_label_that_begins_another_is_allowed_or_refused(engine):
-    output = ConstrainedOutput.choice(["no", "nope"])
-    if engine == "outlines":
-        with pytest.raises(UnsupportedFeature, match="a label that begins another"):
-            output.matcher(engine=engine)
+@pytest.mark.parametrize("labels", [["no", "nope"], ["nope", "no"], ["a", "ab", "abc"], ["a\nb", "a b", "a.b", "a|b"]])
+def test_a_label_that_begins_another(engine, labels):
+    matcher = ConstrainedOutput.choice(labels).matcher(engine=engine)
+    assert all(matcher.accepts(label) for label in labels)
+    assert not any(matcher.accepts(label + "x") or matcher.accepts(label[:-1] + "~") for label in labels)
+
+
+REGEXES = [
+    ("[0-9]{3}", ["123"], ["12", "1234", "abc"]),
+    ("^a|b$", ["a", "b"], ["ab", ""]),
+    ("no(pe)?", ["no", "nope"], ["nop", "n"]),
+    ("(ab)+c?", ["ab", "ababc"], ["abb"]),
+    (r"\d+\.\d", ["12.5"], ["12x5", "1."]),
+    ("[^a]x", ["bx", "äx"], ["ax", "x"]),
+    (".", ["a", "ä"], ["\n", "ab"]),
+    (r"\W", ["!"], ["a", "ä"]),
+    ("(?i)ab", ["aB"], ["b"]),
+    ("(?=a)ab", ["ab"], ["b"]),
+    (r"\bab", ["ab"], ["b"]),
+    ("a$b|c", ["c"], ["a$b", "ab"]),
+    (r"\[a].", ["[a]x"], ["[a]", "[a]\n"]),
+    ("..", ["ab"], ["a", "abc"]),
+]
+REFUSED = {
+    "llguidance": {"(?=a)ab", r"\bab", "a$b|c"},
+    "xgrammar": {".", "..", r"\W", "(?i)ab", "(?=a)ab", r"\bab", "a$b|c", r"\[a]."},
+    "outlines": {"(?=a)ab", r"\bab", "a$b|c"},
+}
+
+
+@pytest.mark.parametrize(("pattern", "good", "bad"), REGEXES, ids=[pattern for pattern, _, _ in REGEXES])
+def test_a_regex_is_enforced_or_refused_by_name(engine, pattern, good, bad):
+    output = ConstrainedOutput.regex(pattern, engine=engine)
+    if pattern in REFUSED[engine]:
+        with pytest.raises(UnsupportedFeature, match=engine):
+            output.matcher()
         return
-    assert output.matcher(engine=engine).accepts("nope")
-    assert output.matcher(engine=engine).accepts("no")
+    matcher = output.matcher()
+    assert all(matcher.accepts(text) for text in good)
+    assert not any(matcher.accepts(text) for text in bad)
+
+
+def test_a_grammar(engine):
+    output = ConstrainedOutput.grammar('root ::= "a" [0-9]{2} | "b"', engine=engine)
+    if engine == "outlines":
+        with pytest.raises(UnsupportedFeature, match="kind grammar"):
+            output.matcher()
+        return
+    matcher = output.matcher()
+    assert matcher.accepts("a12")
+    assert matcher.accepts("b")
+    assert not matcher.accepts("a1")
+
+
+def test_forced_bytes_are_what_must_come_and_never_more(engine):
+    form = Constraint("json_schema", {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"],
+                                      "additionalProperties": False})  # fmt: skip
+    matcher = ENGINES[engine].compile(form, BYTES).start()
+    forced = matcher.forced()
+    assert b'{"a":'.startswith(forced)
+    assert forced or engine == "outlines", "an engine that can say what is forced must say it"
+    for byte in b'{"a":1':
+        assert matcher.advance(byte)
+    assert matcher.forced() == b""
 
 
 def test_check_mode_lets_the_engine_enforce_the_rest():

@@ -201,7 +201,8 @@ class LlamaServerBackend(Backend):
         refuse_stop_strings(request)
         if request.messages:
             self._need_template()
-        fields = constraint_fields(request.constraint, embedded=self._embedded is not None)
+        ends = self._gguf.ends if self._gguf is not None else ()
+        fields = constraint_fields(request.constraint, embedded=self._embedded is not None, ends=ends)
         body = {**sampling_fields(request, prompt_cache=self._prompt_cache), **fields}
         return _Call(request, self.endpoint, body, request.timeout or self._timeout)
 
