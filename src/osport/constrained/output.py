@@ -21,7 +21,7 @@ from osport.constrained.schema import Schema, checked
 from osport.constrained.support import Support, refuse_unless_enforced, support_of
 from osport.constrained.tables import TABLES
 from osport.constrained.targets import Target, target_of
-from osport.constrained.tools import Mode, calls_in, tools_constraint, verified_call
+from osport.constrained.tools import Mode, calls_in, tools_constraint, verified_calls
 from osport.constrained.verify import in_choice, in_grammar, in_pattern, in_schema
 from osport.constrained.vocabulary import BYTES, Vocabulary
 from osport.constrained.weaken import weakened
@@ -220,8 +220,7 @@ class ConstrainedOutput(Stage):
     def _called(self, completion: Completion) -> tuple[str, tuple[ToolCall, ...]]:
         """The free text and the verified calls of an answer, whoever took the calls out of its text."""
         if completion.tool_calls:
-            each = enumerate(completion.tool_calls)
-            return completion.text, tuple(verified_call(call, self.constraint.value, at) for at, call in each)
+            return completion.text, verified_calls(completion.tool_calls, self.constraint.value)
         return calls_in(completion.text, self.constraint.value)
 
     def verify(self, text: str) -> Any:
