@@ -85,6 +85,8 @@ class Alone:
     """llguidance with nothing around it."""
 
     def __init__(self, schema):
+        if isinstance(schema, bool):
+            schema = {} if schema else {"not": {}}
         options = {"whitespace_flexible": False}
         grammar = llguidance.LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=options)
         self.matcher = llguidance.LLMatcher(BYTES, grammar, log_level=0)

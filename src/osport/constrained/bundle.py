@@ -5,13 +5,14 @@ Every reference of the result is ``#/$defs/<name>``, so that the tree around it 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from osport.constrained.keywords import CONSTRAINING
-from osport.constrained.schema import Schema, check_references, specification_of
+from osport.constrained.references import check_references, specification_of
+from osport.constrained.tree import Schema
 
-__all__ = ["bundled"]
+__all__ = ["bundled", "endless_reference"]
 
 OVERRIDING_REF = frozenset({
     "http://json-schema.org/draft-03/schema", "http://json-schema.org/draft-04/schema",
@@ -24,6 +25,10 @@ SINGLES = (
     "unevaluatedProperties",
 )  # fmt: skip
 
+COUNTS = frozenset({
+    "maxContains", "maxItems", "maxLength", "maxProperties", "minContains", "minItems", "minLength", "minProperties",
+})  # fmt: skip
+
 
 def bundled(schema: Schema) -> dict[str, Any]:
     """The schema without annotations, ids and older spellings, and with its references under ``$defs``."""
@@ -32,13 +37,43 @@ def bundled(schema: Schema) -> dict[str, Any]:
     draft = str(schema.get("$schema", "")).rstrip("#")
     bundle = Bundle(overriding=draft in OVERRIDING_REF, specification=specification_of(schema))
     resolver = check_references(schema).resolver(bundle.specification.create_resource(schema).id() or "")
-    root = bundle.node(schema, resolver)
+    root = bundle.node(schema, resolver, entered=True)
     while bundle.pending:
         name, target, at = bundle.pending.pop()
-        bundle.definitions[name] = bundle.node(target, at)
+        bundle.definitions[name] = bundle.node(target, at, entered=True)
     if isinstance(root, bool):
         root = {} if root else {"not": {}}
     return {**root, "$defs": bundle.definitions} if bundle.definitions else dict(root)
+
+
+# Keywords whose subschemas speak about the very value that the schema speaks about.
+IN_PLACE = ("allOf", "anyOf", "dependentSchemas", "else", "if", "not", "oneOf", "then")
+
+
+def endless_reference(bundle: Mapping[str, Any]) -> bool:
+    """Whether a reference comes back to itself without a step into the value: no validator would ever end."""
+    definitions = bundle.get("$defs", {})
+    reached = {name: set(referred_in_place(rule)) for name, rule in definitions.items()}
+    while True:
+        further = {name: found.union(*(reached[other] for other in found)) for name, found in reached.items()}
+        if further == reached:
+            return any(name in found for name, found in reached.items())
+        reached = further
+
+
+def referred_in_place(schema: Any) -> Iterator[str]:
+    """The definitions that speak about the same value."""
+    if not isinstance(schema, dict):
+        return
+    if "$ref" in schema:
+        yield schema["$ref"].removeprefix("#/$defs/")
+    for keyword in IN_PLACE:
+        below = schema.get(keyword)
+        if keyword in LISTS or keyword in MAPS:
+            for child in below.values() if isinstance(below, dict) else below or ():
+                yield from referred_in_place(child)
+        else:
+            yield from referred_in_place(below)
 
 
 class Bundle:
@@ -51,11 +86,11 @@ class Bundle:
         self.definitions: dict[str, Schema] = {}
         self.pending: list[tuple[str, Schema, Any]] = []
 
-    def node(self, schema: Schema, resolver: Any) -> Schema:
-        """The subschema in the new words."""
+    def node(self, schema: Schema, resolver: Any, *, entered: bool = False) -> Schema:
+        """The subschema in the new words. ``entered``: the resolver stands in it, its id is joined already."""
         if isinstance(schema, bool):
             return schema
-        if isinstance(schema.get("$id", schema.get("id")), str):
+        if not entered and isinstance(schema.get("$id", schema.get("id")), str):
             resolver = resolver.in_subresource(self.specification.create_resource(schema))
         if self.overriding and "$ref" in schema:
             return {"$ref": self.reference(schema["$ref"], resolver)}
@@ -89,6 +124,9 @@ class Bundle:
 def modern(node: Mapping[str, Any]) -> dict[str, Any]:
     """The keywords of a node in the spelling of draft 2020-12."""
     new = dict(node)
+    for word in COUNTS & node.keys():
+        if isinstance(new[word], float) and new[word].is_integer():
+            new[word] = int(new[word])
     for bound, strict in (("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")):
         if isinstance(new.get(strict), bool) and new.pop(strict) and bound in new:
             new[strict] = new.pop(bound)

@@ -10,7 +10,9 @@ from typing import Any
 
 from attrs import frozen
 
-from osport.constrained.bundle import bundled
+from osport.constrained.budget import without_impossible
+from osport.constrained.bundle import bundled, endless_reference
+from osport.constrained.faults import Misread, needs_newer_words, with_safe_classes
 from osport.constrained.refusal import KeywordRefused
 from osport.constrained.rewrite import rewritten
 from osport.constrained.schema import NodePath, json_path, shortened, walk
@@ -26,6 +28,7 @@ WHITESPACE = '"x-guidance": {"whitespace_flexible": false}'
 # Naming the place of a refusal compiles once a candidate; beyond these the first one is named.
 MAX_PLACES = 12
 
+UNSATISFIABLE = "Unsatisfiable schema"
 # What llguidance says when it refuses, and the keyword that it means.
 BOUND = re.compile(r"minimum|maximum|(?:min|max)(?:Length|Items|Properties)|patternProperties")
 REFUSALS = (
@@ -117,17 +120,19 @@ def taken(schema_text: str) -> Taken:
 
 def attempt(text: str) -> tuple[Taken | None, str]:
     """The schema in its own or in other words, or None and why both were refused."""
-    found, reason = compiled(text)
+    found, reason = (None, "") if needs_newer_words(text) else compiled(text)
     if found is not None:
         return found, ""
-    schema = json.loads(text)
     try:
-        other, rules = rewritten(bundled(schema))
+        bundle = bundled(json.loads(text))
     except UsageError:  # a fragment may hold references that only the whole document answers
         return None, reason
-    if rules:
-        found, reason = compiled(json.dumps(other))
-    return found, reason
+    if endless_reference(bundle):
+        return None, reason
+    other = rewritten(without_impossible(bundle))
+    if other == {"not": {}}:
+        return None, f"{UNSATISFIABLE}: all values are forbidden"
+    return compiled(json.dumps(other))
 
 
 def compiled(schema: str) -> tuple[Taken | None, str]:
@@ -135,6 +140,10 @@ def compiled(schema: str) -> tuple[Taken | None, str]:
 
     What compiles for bytes compiles for every model. llguidance's own limits bound time and memory.
     """
+    try:
+        schema = with_safe_classes(schema)
+    except Misread as error:
+        return None, str(error)
     grammar = f'{{"grammars":[{{"json_schema":{with_options(schema)}}}]}}'
     matcher = import_llguidance().LLMatcher(byte_tokenizer(), grammar, log_level=0)
     if matcher.is_error():
@@ -153,7 +162,8 @@ def with_options(schema: str) -> str:
         schema = "{}" if schema == "true" else '{"not": {}}'
     if '"x-guidance"' in schema:
         schema = json.dumps({key: value for key, value in json.loads(schema).items() if key != "x-guidance"})
-    return f"{{{WHITESPACE}{', ' if len(schema) > 2 else ''}{schema[1:]}"
+    # Last, for taking it out again llguidance puts the last keyword in its place, and order has a meaning to it.
+    return f"{schema[:-1]}{', ' if len(schema) > 2 else ''}{WHITESPACE}}}"
 
 
 def regex_inside_slashes(pattern: str) -> str:
@@ -194,7 +204,7 @@ def refused(schema: dict[str, Any] | bool, reason: str) -> KeywordRefused | Usag
     """The error that names what in the schema llguidance does not take, and where it stands."""
     keyword = next((name(found) for shape, name in REFUSALS if (found := shape.search(reason))), "")
     path = first_refused(schema, keyword, reason)
-    if reason.startswith("Unsatisfiable schema"):
+    if reason.startswith(UNSATISFIABLE):
         return UsageError(f"no value can conform to the schema at {json_path(path)}: {reason.partition(': ')[2]}")
     return KeywordRefused(keyword, path, ENGINE, reason=shortened(reason))
 

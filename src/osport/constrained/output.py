@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Iterable, Sequence
 from functools import cached_property
@@ -12,12 +13,13 @@ from typing import Any, Literal
 from attrs import evolve, field, frozen
 from jsonschema.protocols import Validator
 
+from osport.constrained.budget import shortest, tokens_for, unbounded
 from osport.constrained.choose import checked_engine, first_that_takes, named, refuse_kind
 from osport.constrained.dialects import to_llguidance
 from osport.constrained.engines import DEFAULT_ENGINE, engine_named
 from osport.constrained.hatch import Hatch, with_hatch
 from osport.constrained.matcher import OutputMatcher
-from osport.constrained.schema import Schema, checked
+from osport.constrained.schema import Schema, checked, json_path
 from osport.constrained.support import Support, refuse_unless_enforced, support_of
 from osport.constrained.tables import TABLES
 from osport.constrained.targets import Target, target_of
@@ -29,11 +31,16 @@ from osport.core.call_form import CallForm
 from osport.core.capabilities import Capabilities
 from osport.core.stage import Stage
 from osport.core.types import Completion, Constraint, FinishReason, Request, Tool, ToolCall
-from osport.errors import ConstraintViolated, Refused, Truncated, UnsupportedFeature, UsageError
+from osport.errors import ConstraintViolated, OutputError, Refused, Truncated, UnsupportedFeature, UsageError
 
 __all__ = ["ConstrainedOutput"]
 
 OnUnsupported = Literal["refuse", "check"]
+
+ATTEMPTS = 3
+# From a greedy answer to one that can differ; and how much more each time.
+LEAST_WARMTH, WARMER = 0.3, 0.2
+NO_VALUE = "no finite JSON value conforms to the schema: what it demands contradicts itself, or leads back to itself"
 
 
 @frozen(slots=False, eq=False)
@@ -55,9 +62,12 @@ class ConstrainedOutput(Stage):
     constraint: Constraint
     on_unsupported: OnUnsupported = "refuse"
     notes: tuple[str, ...] = ()
-    """What stands in the schema and constrains nothing, such as a keyword that JSON Schema does not know."""
+    """What stands in the schema and constrains nothing: a keyword that JSON Schema does not know, and under
+    ``check`` a format that nobody can verify."""
     target: Target | None = field(default=None, repr=False)
     hatch: Hatch | None = field(default=None, repr=False)
+    unknown_formats: tuple[str, ...] = field(default=(), repr=False)
+    """The places of the formats that nobody can verify; the constraint goes without them."""
 
     @classmethod
     def json_schema(
@@ -71,14 +81,19 @@ class ConstrainedOutput(Stage):
         None: the backend's own choice, or where that refuses the schema, another engine of the backend that takes it.
 
         Raises :class:`~osport.errors.UsageError` with the path of what is wrong in the schema, a misspelt
-        keyword included; :class:`~osport.errors.UnsupportedFeature` for an unknown format.
+        keyword included, or that no finite value conforms to; :class:`~osport.errors.UnsupportedFeature` for an
+        unknown format, which ``check`` leaves out and names in :attr:`notes`.
         """
         if on_unsupported not in ("refuse", "check"):
             raise UsageError(f"on_unsupported={on_unsupported!r}: refuse or check")
         target = target_of(schema) if isinstance(schema, type) else None
         given: Any = target.schema if target is not None else schema
-        found = checked(given, unknown_formats="note" if on_unsupported == "check" else "refuse")
-        return cls(Constraint("json_schema", found.schema, checked_engine(engine)), on_unsupported, found.notes, target)
+        found = checked(given, unknown_formats="drop" if on_unsupported == "check" else "refuse")
+        if found.recursive and shortest(found.schema) == math.inf:
+            raise UsageError(NO_VALUE)
+        unknown = tuple(map(json_path, found.unknown_formats))
+        constraint = Constraint("json_schema", found.schema, checked_engine(engine))
+        return cls(constraint, on_unsupported, found.notes, target, unknown_formats=unknown)
 
     @classmethod
     def choice(cls, labels: Iterable[str], *, engine: str | None = None) -> ConstrainedOutput:
@@ -147,7 +162,9 @@ class ConstrainedOutput(Stage):
         if self.constraint.kind != "json_schema" or self.target is not None:
             raise UsageError("an escape hatch needs a form made from a JSON Schema")
         schema, hatch = with_hatch(self.constraint.value, on, value, confidence=confidence)
-        return evolve(ConstrainedOutput.json_schema(schema, on_unsupported=self.on_unsupported), hatch=hatch)
+        engine = self.constraint.engine
+        opened = ConstrainedOutput.json_schema(schema, on_unsupported=self.on_unsupported, engine=engine)
+        return evolve(opened, hatch=hatch, notes=self.notes, unknown_formats=self.unknown_formats)
 
     def is_uncertain(self, answer: Any) -> bool:
         """Whether a parsed answer says through the escape hatch that the model does not know."""
@@ -160,21 +177,27 @@ class ConstrainedOutput(Stage):
         return hashlib.sha256(form.encode()).hexdigest()
 
     def support(self, engine: Any) -> list[Support]:
-        """Each constraining keyword of the schema with its place and its fate: exact, checked or refused.
+        """Each constraining keyword of the schema with its place and its fate: exact, checked, refused or unknown.
+
+        ``unknown`` is a format that neither the engine nor osport verifies, see :attr:`notes`.
 
         ``engine``: ``llguidance``, ``xgrammar``, ``outlines``, ``llama.cpp-gbnf``, or a backend or model.
         Raises :class:`~osport.errors.UsageError` for an engine that osport does not know.
         """
         if self.constraint.kind != "json_schema":
             return []
-        return support_of(self.constraint.value, engine_of(engine), check=self.on_unsupported == "check")
+        rows = support_of(self.constraint.value, engine_of(engine), check=self.on_unsupported == "check")
+        return rows + [
+            Support("format", path, "unknown", "osport has no definition of it") for path in self.unknown_formats
+        ]
 
     def prepare(self, request: Request, capabilities: Capabilities) -> Request:
         """The request with this constraint, once it is sure that the engine enforces all of it.
 
         Raises :class:`~osport.errors.UnsupportedFeature` for a kind of constraint, or a keyword with
         its path, that the engine would not enforce; :class:`~osport.errors.UsageError` for what
-        cannot go together with a constraint: another one, stop strings, an assistant prefill.
+        cannot go together with a constraint: another one, stop strings, an assistant prefill, and a
+        ``max_tokens`` that the shortest answer does not fit into.
         """
         kind = self.constraint.kind
         if request.constraint is not None and request.constraint != self.constraint:
@@ -186,6 +209,7 @@ class ConstrainedOutput(Stage):
         own = capabilities.constraint_engine
         if kind not in capabilities.constraints:
             raise UnsupportedFeature(f"constrained output of kind {kind}", own or "this backend")
+        self._fits(request.sampling.filled().max_tokens)
         asked = self.constraint.engine
         engine = named(asked, capabilities) if asked else first_that_takes(capabilities, self._enforceable)
         chosen = engine if asked or engine != own else None
@@ -223,6 +247,29 @@ class ConstrainedOutput(Stage):
             return completion.text, verified_calls(completion.tool_calls, self.constraint.value)
         return calls_in(completion.text, self.constraint.value)
 
+    def again(self, request: Request, error: OutputError, attempt: int) -> Request | None:
+        """Another seed, and a little more temperature, for an answer that broke what only its verification ensures.
+
+        At most :data:`ATTEMPTS` answers are asked for, and only where the engine took a seed and a temperature: the
+        same question would get the same answer. A truncated answer is not asked for again.
+        """
+        answer = error.completion
+        if self.on_unsupported != "check" or attempt >= ATTEMPTS or not isinstance(error, ConstraintViolated):
+            return None
+        if answer is None or not {"seed", "temperature"} <= answer.effective.keys():
+            return None
+        if not self._left(answer.enforcement.engine) and answer.enforcement.by not in ("prompt", "none"):
+            return None  # all of it was enforced, and still it does not conform: a fault, and no bad luck
+        seed, temperature = request.sampling.seed or 0, request.sampling.temperature or 0.0
+        warmer = LEAST_WARMTH if temperature < LEAST_WARMTH else temperature + (WARMER if attempt > 1 else 0.0)
+        sampling = evolve(request.sampling, seed=(seed + 1) % (2**32 - 1), temperature=warmer)
+        return evolve(request, sampling=sampling)
+
+    @cached_property
+    def warnings(self) -> tuple[str, ...]:
+        """What could go on until ``max_tokens``: strings, arrays and numbers without bounds, with their places."""
+        return unbounded(self.constraint.value) if self.constraint.kind == "json_schema" else ()
+
     def verify(self, text: str) -> Any:
         """The value of a text from anywhere: parsed JSON (or an instance of the class given), a tuple of tool calls,
         else the text itself.
@@ -238,7 +285,7 @@ class ConstrainedOutput(Stage):
         if kind == "choice":
             return in_choice(text, self.constraint.value)
         if kind == "regex":
-            return in_pattern(text, re.compile(self.constraint.value))
+            return in_pattern(text, self.constraint.value)
         return in_grammar(text, self._lark)
 
     def matcher(
@@ -278,13 +325,32 @@ class ConstrainedOutput(Stage):
         """What the engine of an answer was not asked to enforce."""
         return next((left for name, (_, left) in self._weaker.items() if name in engine), ())
 
+    def _fits(self, max_tokens: int | None) -> None:
+        """Refuse, before anything is sampled, a form that no answer can have or that does not fit."""
+        least = self._least
+        if least == math.inf:
+            raise UsageError(NO_VALUE)
+        if max_tokens is not None and tokens_for(least) > max_tokens:
+            raise UsageError(
+                f"max_tokens={max_tokens}: the shortest answer of this form has {least:,.0f} bytes, which take about "
+                f"{tokens_for(least)} tokens or more; raise max_tokens"
+            )
+
+    @cached_property
+    def _least(self) -> float:
+        """Bytes of the shortest answer, as far as they are known."""
+        kind, value = self.constraint.kind, self.constraint.value
+        if kind == "choice":
+            return min(len(label.encode()) for label in value)
+        return shortest(value) if kind == "json_schema" else 1
+
     @cached_property
     def _weaker(self) -> dict[str, tuple[Constraint, tuple[str, ...]]]:
         return {}
 
     @cached_property
     def _validator(self) -> Validator:
-        return checked(self.constraint.value, unknown_formats="note").validator()
+        return checked(self.constraint.value, unknown_formats="drop").validator()
 
     @cached_property
     def _lark(self) -> str:

@@ -23,14 +23,14 @@ MAX_BRANCHES = 64
 Node = dict[str, Any]
 
 
-def rewritten(bundle: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """The bundle in other words, and the names of the rules that were used, each once."""
+def rewritten(bundle: Mapping[str, Any]) -> dict[str, Any]:
+    """The bundle in other words."""
     work = Rewriting(bundle.get("$defs", {}))
     root = work.node({key: value for key, value in bundle.items() if key != "$defs"})
     definitions = {name: work.node(value) for name, value in work.definitions.items()}
     if isinstance(root, bool):
         root = {} if root else {"not": {}}
-    return ({**root, "$defs": definitions} if definitions else root), sorted(work.used)
+    return {**root, "$defs": definitions} if definitions else root
 
 
 class Rewriting:
@@ -38,7 +38,6 @@ class Rewriting:
 
     def __init__(self, definitions: Mapping[str, Any]) -> None:
         self.definitions = dict(definitions)
-        self.used: set[str] = set()
         self.rules: tuple[tuple[str, Callable[[Node], Any]], ...] = (
             ("if", self.conditional),
             ("dependentRequired", self.dependent_required),
@@ -66,7 +65,6 @@ class Rewriting:
                 if isinstance(changed, bool):
                     return changed
                 if changed is not None:
-                    self.used.add(keyword)
                     node = changed
         return {keyword: self.below(keyword, value) for keyword, value in node.items()}
 

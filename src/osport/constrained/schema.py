@@ -6,14 +6,10 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
-from urllib.parse import unquote
 
 import jsonschema
 from attrs import frozen
 from jsonschema.protocols import Validator
-from referencing import Registry, Resource
-from referencing.exceptions import Unresolvable
-from referencing.jsonschema import DRAFT202012, specification_with
 
 from osport.constrained.formats import CHECKER
 from osport.constrained.keywords import (
@@ -26,86 +22,42 @@ from osport.constrained.keywords import (
     misspelt,
     well_shaped,
 )
+from osport.constrained.patterns import with_safe_patterns
+from osport.constrained.references import check_references, refers_to_itself
+from osport.constrained.tree import NodePath, Schema, json_path, walk
 from osport.errors import UnsupportedFeature, UsageError
 
 __all__ = [
     "CheckedSchema",
     "NodePath",
     "Schema",
-    "check_references",
     "checked",
     "json_path",
-    "specification_of",
     "walk",
 ]
-
-Schema = Mapping[str, Any] | bool
-NodePath = tuple[str | int, ...]
 
 MAX_BYTES = 2_000_000
 MAX_DEPTH = 100
 
-# Where subschemas stand under a keyword: in its value, in a list, or by names of the author's own.
-PLACES: dict[str, frozenset[str]] = {}
-for _kind, _keywords in {
-    "one": "additionalItems additionalProperties contains else if items not propertyNames then unevaluatedItems "
-    "unevaluatedProperties",
-    "list": "allOf anyOf items oneOf prefixItems",
-    "map": "$defs definitions dependencies dependentSchemas patternProperties properties",
-}.items():
-    for _keyword in _keywords.split():
-        PLACES[_keyword] = PLACES.get(_keyword, frozenset()) | {_kind}
-
 
 @frozen
 class CheckedSchema:
-    """A schema that was found in order: its text, its own copy, its draft, and what in it constrains nothing."""
+    """A schema that was found in order: its own copy, its draft, and what in it constrains nothing.
 
-    text: str
+    ``unknown_formats``: the places of formats that nobody can verify; they are left out of ``schema``.
+    """
+
     schema: Schema
     draft: Any
     notes: tuple[str, ...] = ()
+    unknown_formats: tuple[NodePath, ...] = ()
+    recursive: bool = False
 
     def validator(self) -> Validator:
         """What verifies a value, formats included; no reference is fetched."""
-        validator: Validator = self.draft(self.schema, registry=check_references(self.schema), format_checker=CHECKER)
+        safe = with_safe_patterns(self.draft)
+        validator: Validator = safe(self.schema, registry=check_references(self.schema), format_checker=CHECKER)
         return validator
-
-
-def walk(schema: Schema) -> Iterator[tuple[NodePath, Schema]]:
-    """Every subschema with its path from the root, the root first, in document order."""
-    pending: list[tuple[NodePath, Any]] = [((), schema)]
-    while pending:
-        path, node = pending.pop()
-        yield path, node
-        if isinstance(node, dict):
-            below: list[tuple[NodePath, Any]] = []
-            for keyword, value in node.items():
-                if kinds := PLACES.get(keyword):
-                    add_children(below, (*path, keyword), value, kinds)
-            pending += reversed(below)
-
-
-def add_children(into: list[tuple[NodePath, Any]], path: NodePath, value: Any, kinds: frozenset[str]) -> None:
-    """Add the subschemas that stand under one keyword; ``kinds`` says in which ways they may."""
-    if isinstance(value, dict) and "map" in kinds:
-        into += [((*path, name), child) for name, child in value.items() if isinstance(child, dict | bool)]
-    elif isinstance(value, dict | bool):
-        if "one" in kinds:
-            into.append((path, value))
-    elif isinstance(value, list) and "list" in kinds:
-        into += [((*path, index), child) for index, child in enumerate(value)]
-
-
-def json_path(path: NodePath) -> str:
-    """A path as people read it: ``$.properties.score.maximum``."""
-    text = "$"
-    for part in path:
-        if isinstance(part, int):
-            text += f"[{part}]"
-        else:
-            text += f".{part}" if re.fullmatch(r"[\w$-]+", part) else f"[{json.dumps(part)}]"
-    return text
 
 
 def checked(schema: Schema, *, unknown_formats: str = "refuse") -> CheckedSchema:
@@ -114,7 +66,7 @@ def checked(schema: Schema, *, unknown_formats: str = "refuse") -> CheckedSchema
     Raises :class:`~osport.errors.UsageError` with the path for what is no schema, for a misspelt
     keyword, for one of another draft than ``$schema`` says, for a ``$ref`` that leads nowhere or out
     of the document, for a pattern that does not compile; :class:`~osport.errors.UnsupportedFeature`
-    for a format that cannot be verified, unless ``unknown_formats`` is ``note``. Without ``$schema`` the
+    for a format that cannot be verified, unless ``unknown_formats`` is ``drop``. Without ``$schema`` the
     newest draft that knows all words is taken.
     """
     if schema is False:
@@ -133,6 +85,8 @@ def checked(schema: Schema, *, unknown_formats: str = "refuse") -> CheckedSchema
     draft = draft_of(own)
     strange: list[tuple[NodePath, str]] = []
     notes: list[str] = []
+    unknown: list[NodePath] = []
+    nodes: list[tuple[NodePath, Mapping[str, Any]]] = []
     doubtful = refers = False
     for path, node in walk(own):
         if len(path) > 2 * MAX_DEPTH:
@@ -140,6 +94,7 @@ def checked(schema: Schema, *, unknown_formats: str = "refuse") -> CheckedSchema
         if not isinstance(node, dict):
             doubtful = doubtful or not isinstance(node, bool)
             continue
+        nodes.append((path, node))
         for keyword, value in node.items():
             if not well_shaped(keyword, value, draft) and keyword != "$schema":
                 strange.append((path, keyword))
@@ -147,17 +102,19 @@ def checked(schema: Schema, *, unknown_formats: str = "refuse") -> CheckedSchema
         refers = refers or "$ref" in node or "$dynamicRef" in node or "$recursiveRef" in node
         if "pattern" in node or "patternProperties" in node or "format" in node:
             unverifiable = check_strings(path, node)
-            if unverifiable is not None and unknown_formats != "note":
+            if unverifiable is not None and unknown_formats != "drop":
                 raise unverifiable
             if unverifiable is not None:
-                notes.append(f"{unverifiable.feature} can be enforced and verified by nobody")
+                notes.append(f"{unverifiable.feature} is enforced and verified by nobody")
+                unknown.append((*path, "format"))
+                del node["format"]
     if doubtful:
         draft = fitting_draft(own, draft)
         check_form(own, draft)
     notes.extend(check_words(strange, draft))
     if refers:
-        check_references(own)
-    return CheckedSchema(text, own, draft, tuple(notes))
+        check_references(own, nodes)
+    return CheckedSchema(own, draft, tuple(notes), tuple(unknown), refers and refers_to_itself(own, nodes))
 
 
 def draft_of(schema: Schema) -> Any:
@@ -231,69 +188,6 @@ def check_strings(path: NodePath, node: Mapping[str, Any]) -> UnsupportedFeature
         "osport",
         reason=f"it could not be verified; known formats: {', '.join(sorted(CHECKER.checkers))}",
     )
-
-
-def check_references(schema: Schema) -> Registry[Any]:
-    """A registry of the document alone, after every reference was found to end inside it."""
-    if isinstance(schema, bool):
-        return Registry()
-    specification = specification_of(schema)
-    root = root_of(schema, specification)
-    nodes = [(path, node) for path, node in walk(schema) if isinstance(node, dict)]
-    own = [node["$ref"] for _, node in nodes if isinstance(node.get("$ref"), str)]
-    if all(leads_somewhere(schema, reference) for reference in own) and not any(
-        word in node
-        for path, node in nodes
-        for word in ("$dynamicRef", "$recursiveRef", *(("$id", "id") if path else ()))
-    ):
-        simple: Registry[Any] = Registry().with_resource(root.id() or "", root)
-        return simple
-    registry: Registry[Any] = Registry().with_resource(root.id() or "", root).crawl()
-    bases: dict[NodePath, Any] = {(): registry.resolver(root.id() or "")}
-    for path, node in nodes:
-        resolver = next(bases[path[:end]] for end in range(len(path), -1, -1) if path[:end] in bases)
-        if path and isinstance(node.get("$id", node.get("id")), str):
-            resolver = bases[path] = resolver.in_subresource(specification.create_resource(node))
-        for keyword in ("$ref", "$dynamicRef", "$recursiveRef"):
-            if keyword not in node:
-                continue
-            try:
-                resolver.lookup(node[keyword])
-            except Unresolvable as error:
-                inside = str(node[keyword]).startswith("#")
-                why = "leads nowhere" if inside else "leaves the document; osport fetches nothing"
-                raise UsageError(f"{json_path((*path, keyword))}: {node[keyword]!r} {why}") from error
-    return registry
-
-
-def leads_somewhere(schema: Schema, reference: str) -> bool:
-    """Whether a reference is a JSON pointer into the document."""
-    if reference == "#":
-        return True
-    if not reference.startswith("#/"):
-        return False
-    at: Any = schema
-    for part in unquote(reference[2:]).split("/"):
-        name = part.replace("~1", "/").replace("~0", "~")
-        if isinstance(at, dict) and name in at:
-            at = at[name]
-        elif isinstance(at, list) and name.isdigit() and int(name) < len(at):
-            at = at[int(name)]
-        else:
-            return False
-    return isinstance(at, dict | bool)
-
-
-def root_of(schema: Schema, specification: Any) -> Resource[Any]:
-    """The document as a resource of its draft."""
-    root: Resource[Any] = Resource.from_contents(schema, default_specification=specification)
-    return root
-
-
-def specification_of(schema: Schema) -> Any:
-    """How references are read in the schema's draft."""
-    named = schema.get("$schema") if isinstance(schema, dict) else None
-    return DRAFT202012 if named is None else specification_with(named)
 
 
 def shortened(text: str, limit: int = 300) -> str:

@@ -79,8 +79,7 @@ class Table:
         if undeclared:
             yield "required", f"it drops names without a property: {', '.join(undeclared)}"
         if self.strict and "object" in types and rules.get("additionalProperties") is not False:
-            yield "additionalProperties", "it takes only objects with additionalProperties: false",
-            )
+            yield "additionalProperties", "it takes only objects with additionalProperties: false"
         optional = [name for name in rules.get("properties", {}) if name not in rules.get("required", ())]
         if self.all_required and optional:
             yield "required", f"it takes only properties that are required; allow null for {', '.join(optional)}"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import Any, NoReturn
 
 import jsonschema
 from jsonschema.protocols import Validator
 
 from osport.constrained.dialects import byte_tokenizer
+from osport.constrained.patterns import TooSlow, matches
 from osport.constrained.schema import json_path, shortened
 from osport.errors import ConstraintViolated, UsageError
 
@@ -23,6 +23,8 @@ def in_schema(text: str, validator: Validator) -> Any:
         error = jsonschema.exceptions.best_match(validator.iter_errors(value))
     except RecursionError:
         raise ConstraintViolated("the value is nested too deeply to be verified", keyword="json") from None
+    except TooSlow as slow:
+        raise ConstraintViolated(f"not verified: {slow}", keyword="pattern") from None
     if error is not None:
         path = json_path(tuple(error.absolute_path))
         keyword = str(error.validator or "false")
@@ -37,10 +39,14 @@ def in_choice(text: str, labels: tuple[str, ...]) -> str:
     return text
 
 
-def in_pattern(text: str, pattern: re.Pattern[str]) -> str:
+def in_pattern(text: str, pattern: str) -> str:
     """The text, when the whole of it matches."""
-    if pattern.fullmatch(text) is None:
-        raise ConstraintViolated(f"{shortened(text)!r} does not match {pattern.pattern!r}", keyword="regex")
+    try:
+        found = matches(pattern, text, whole=True)
+    except TooSlow as slow:
+        raise ConstraintViolated(f"not verified: {slow}", keyword="regex") from None
+    if not found:
+        raise ConstraintViolated(f"{shortened(text)!r} does not match {pattern!r}", keyword="regex")
     return text
 
 

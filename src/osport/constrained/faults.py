@@ -1,0 +1,59 @@
+r"""Schemas that llguidance (seen in 1.9.1) reads wrongly, written so that it reads them rightly.
+
+* ``additionalItems`` is dropped where an applicator stands between it and ``items``; its newer spelling is safe.
+* In a pattern for a JSON string, a class with all control characters (the line break may be missing) lets ``\"`` and
+  ``\\`` in, though it excludes the quotation mark or the backslash: ``[^"]``, ``[^\\]``. Without NUL it is right.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from osport.constrained.patterns import safe_pattern
+from osport.constrained.schema import walk
+
+__all__ = ["Misread", "needs_newer_words", "with_safe_classes"]
+
+
+class Misread(Exception):
+    """A schema that llguidance would read wrongly, whatever the words; the message names the keyword."""
+
+
+APPLICATORS = ("$ref", "allOf", "anyOf", "oneOf", "not", "if")
+
+
+def needs_newer_words(text: str) -> bool:
+    """Whether the schema's text must not be handed over in the words of an older draft."""
+    return '"additionalItems"' in text and any(
+        isinstance(node, dict) and "additionalItems" in node and not node.keys().isdisjoint(APPLICATORS)
+        for _, node in walk(json.loads(text))
+    )
+
+
+def with_safe_classes(text: str) -> str:
+    """The schema's text with NUL taken out of the classes that are misread: strings with one are not offered then.
+
+    Raises :class:`Misread` for a class that cannot be mended so.
+    """
+    if "[" not in text or ("pattern" not in text):
+        return text
+    if "[^" not in text and "x00" not in text and "u0000" not in text:
+        return text
+    schema = json.loads(text)
+    changed = False
+    for _, node in walk(schema):
+        if not isinstance(node, dict):
+            continue
+        if isinstance(node.get("pattern"), str):
+            safe = safe_pattern(node["pattern"])
+            if safe is None:
+                raise Misread("the regex would let a quotation mark or a backslash through")
+            changed = changed or safe != node["pattern"]
+            node["pattern"] = safe
+        rules: Any = node.get("patternProperties")
+        for pattern in rules if isinstance(rules, dict) else ():
+            # What such a pattern does not match is ruled by additionalProperties, so it cannot be narrowed.
+            if safe_pattern(pattern) != pattern:
+                raise Misread("the regex of patternProperties would let a quotation mark or a backslash through")
+    return json.dumps(schema) if changed else text
