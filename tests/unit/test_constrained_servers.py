@@ -174,7 +174,11 @@ def test_what_a_server_enforces_is_taken_and_the_rest_refused_by_name(schema, op
 def test_what_vllm_would_route_to_another_engine_is_refused_by_its_xgrammar():
     for word, schema in {
         "multipleOf": {"type": "integer", "multipleOf": 5},
-        "patternProperties": {"type": "object", "patternProperties": {"^a$": {"type": "null"}}},
+        "patternProperties": {
+            "type": "object",
+            "patternProperties": {"^a$": {"type": "null"}},
+            "additionalProperties": False,
+        },
     }.items():
         refuse_unless_enforced(schema, "xgrammar")
         with pytest.raises(UnsupportedFeature, match=word):
