@@ -27,11 +27,11 @@ from osport.constrained.servers import fields_for
 from osport.constrained.support import refuse_unless_enforced
 from osport.constrained.vocabulary import BYTES
 from osport.core.types import Constraint
-from osport.errors import MissingDependency, OsportError, UnsupportedFeature
+from osport.errors import MissingDependency, OsportError, UnsupportedFeature, UsageError
 
 # xgrammar and outlines-core have no limit of their own; larger schemas take them minutes.
 SECONDS_A_PLACE = 40
-MOST_BYTES = {"llama_cpp, xgrammar": 1000, "llama_cpp, outlines": 350, "vllm, xgrammar": 1000}
+MOST_BYTES = {"llama_cpp, xgrammar": 2000, "llama_cpp, outlines": 1000, "vllm, xgrammar": 2000}
 
 
 def mask(engine):
@@ -82,7 +82,10 @@ def vllm_xgrammar(schema):
         raise MissingDependency("xgrammar", "xgrammar") from error
     # White space apart, as vLLM compiles it.
     compiler = BYTES.prepared("xgrammar", xgrammar_compiler)
-    form = compiler.compile_json_schema(json.dumps(sent), any_whitespace=False, separators=(",", ":"))
+    try:
+        form = compiler.compile_json_schema(json.dumps(sent), any_whitespace=False, separators=(",", ":"))
+    except RuntimeError as error:
+        raise UnsupportedFeature("this schema", "vllm-xgrammar", reason=str(error)) from error
 
     def accepts(data):
         matcher = xgrammar.GrammarMatcher(form)
@@ -134,7 +137,7 @@ def compared(path, instances):
             began = time.perf_counter()
             try:
                 accepts = compile_(schema)
-            except UnsupportedFeature:
+            except (UnsupportedFeature, UsageError):  # the second: no value conforms to the schema
                 counts[place]["refused"] += 1
                 continue
             except MissingDependency:
@@ -159,6 +162,7 @@ def compared(path, instances):
 def vllm_routes(path, instances):
     """Which engine vLLM's own code gives the text to, where vLLM is installed; None where it is not."""
     try:
+        from vllm.exceptions import VLLMValidationError
         from vllm.sampling_params import SamplingParams, StructuredOutputsParams
         from vllm.v1.structured_output.backend_guidance import validate_guidance_grammar
         from vllm.v1.structured_output.backend_xgrammar import validate_xgrammar_grammar
@@ -168,14 +172,14 @@ def vllm_routes(path, instances):
     for schema, _ in cases(path, instances):
         try:
             fields = fields_for(Constraint("json_schema", schema), "vllm")
-        except UnsupportedFeature:
+        except (UnsupportedFeature, UsageError):
             routes["refused by name"] += 1
             continue
         params = SamplingParams(structured_outputs=StructuredOutputsParams(**fields["structured_outputs"]))
         try:
             validate_xgrammar_grammar(params)
             routes["xgrammar"] += 1
-        except ValueError:
+        except VLLMValidationError:
             validate_guidance_grammar(params)
             routes["guidance"] += 1
     return routes

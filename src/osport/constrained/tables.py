@@ -69,6 +69,8 @@ class Table:
                 yield word, "it drops it on numbers that need not be integers"
         if "format" in enforced & set(rules) and rules["format"] not in self.formats:
             yield "format", f"it enforces only {', '.join(sorted(self.formats)) or 'none'} exactly"
+        if "multipleOf" in enforced & set(rules) and BOUNDS & set(rules):
+            yield "multipleOf", "it drops it beside bounds"
         if "pattern" in enforced & set(rules):
             if LENGTHS & set(rules) or "format" in rules:
                 yield "pattern", "it reads either the pattern or the lengths"
