@@ -73,7 +73,7 @@ def test_a_violation_carries_path_keyword_and_completion(sentiment):
 def test_what_is_no_json_is_a_violation(sentiment, text, word):
     with pytest.raises(ConstraintViolated, match=word) as caught:
         sentiment.verify(text)
-    assert caught.value.keyword == "json"
+    assert caught.value.keyword == ("repeated name" if "twice" in word else "json")
     assert len(str(caught.value)) < 1000
 
 
@@ -153,3 +153,69 @@ def test_through_a_model(sentiment):
         assert answer.enforcement.by == "none"
         with pytest.raises(ConstraintViolated):
             model.generate("too slow", output=sentiment)
+
+
+DISTINCT = {"type": "array", "items": {"type": "integer"}, "uniqueItems": True}
+
+
+@pytest.fixture
+def distinct():
+    output = ConstrainedOutput.json_schema(DISTINCT, on_unsupported="check")
+    output.prepare(ASK, LLGUIDANCE)
+    return output
+
+
+def failed(output, text, *, effective=("seed", "temperature")):
+    answer = evolve(ANSWER, text=text, effective=dict.fromkeys(effective, 0))
+    with pytest.raises(ConstraintViolated) as caught:
+        output.finish(answer)
+    return caught.value
+
+
+def test_an_answer_that_broke_what_is_only_checked_is_asked_for_again_with_something_changed(distinct):
+    error = failed(distinct, "[1,1]")
+    first = distinct.again(ASK, error, 1)
+    second = distinct.again(first, error, 2)
+    assert (first.sampling.seed, first.sampling.temperature) == (1, 0.3)
+    assert (second.sampling.seed, second.sampling.temperature) == (2, 0.5)
+    assert first.messages == ASK.messages
+    assert distinct.again(second, error, 3) is None
+    warm = evolve(ASK, sampling=Sampling(temperature=0.9, seed=7))
+    assert distinct.again(warm, error, 1).sampling == Sampling(temperature=0.9, seed=8)
+
+
+def test_it_is_not_asked_for_again_where_that_could_not_help(distinct, sentiment):
+    assert distinct.again(ASK, failed(distinct, "[1,1]", effective=("seed",)), 1) is None
+    assert distinct.again(ASK, Truncated("cut", ANSWER), 1) is None
+    assert sentiment.again(ASK, failed(sentiment, "{}"), 1) is None
+    enforced = ConstrainedOutput.json_schema(SENTIMENT, on_unsupported="check")
+    enforced.prepare(ASK, LLGUIDANCE)
+    assert enforced.again(ASK, failed(enforced, "{}"), 1) is None
+    # No mask keeps an object from repeating a name.
+    assert enforced.again(ASK, failed(enforced, '{"a":1,"a":1}'), 1) is not None
+
+
+def test_through_a_model_the_answer_that_passes_is_labelled_checked(distinct):
+    with Model("echo:", script=["[1,1]", "[2,2]", "[1,2]"]) as model:
+        answer = model.generate("numbers", output=distinct)
+    assert answer.parsed == [1, 2]
+    with Model("echo:", script=["[1,1]", "[2,2]", "[3,3]", "[1,2]"]) as model, pytest.raises(ConstraintViolated):
+        model.generate("numbers", output=distinct)
+
+
+def test_a_format_that_nobody_verifies_is_never_called_checked():
+    schema = {"type": "object", "properties": {"v": {"type": "string", "format": "semver"}}}
+    output = ConstrainedOutput.json_schema(schema, on_unsupported="check")
+    assert output.notes[0].startswith("the format 'semver' at $.properties.v.format is enforced and verified by nobody")
+    assert [(row.keyword, row.path) for row in output.support("llguidance") if row.status == "unknown"] == [
+        ("format", "$.properties.v.format")
+    ]
+    sent = output.prepare(ASK, LLGUIDANCE).constraint.value
+    assert sent == {"type": "object", "properties": {"v": {"type": "string"}}}
+    assert output.finish(evolve(ANSWER, text='{"v":"x"}')).enforcement.checked == ()
+
+
+def test_thinking_cannot_go_before_a_mask_that_begins_with_the_first_token(sentiment):
+    with pytest.raises(UnsupportedFeature, match="thinking before a constrained answer"):
+        sentiment.prepare(evolve(ASK, thinking=True), LLGUIDANCE)
+    assert sentiment.prepare(evolve(ASK, thinking=False), LLGUIDANCE).constraint is not None

@@ -221,3 +221,8 @@ def test_what_llguidance_refuses_is_enforced_in_other_words(schema, good, bad):
     for value in bad:
         with pytest.raises(ConstraintViolated):
             in_grammar(json.dumps(value, separators=(",", ":")), lark)
+
+
+def test_a_format_counts_when_schemas_are_told_apart():
+    assert not disjoint({"const": "b"}, {"not": {"format": "email"}}, {})
+    assert disjoint({"const": "b"}, {"format": "email"}, {})

@@ -121,3 +121,49 @@ def test_walk_visits_every_subschema_in_document_order_and_no_data():
         "$.anyOf[1]",
         "$.anyOf[1].not",
     ]
+
+
+def test_what_only_a_reference_finds_is_looked_at_too():
+    schema = {"$ref": "#/stuff/x", "stuff": {"x": {"type": "number", "minimum": 5}}}
+    assert "$.stuff.x" in [json_path(path) for path, _ in walk(schema)]
+    rows = ConstrainedOutput.json_schema(schema).support("llama.cpp-gbnf")
+    assert ("minimum", "refused") in [(row.keyword, row.status) for row in rows]
+    hidden = {"$ref": "#/stuff/x", "stuff": {"x": {"type": "string", "maxLenght": 5}}}
+    with pytest.raises(UsageError, match="maxLength"):
+        ConstrainedOutput.json_schema(hidden)
+
+
+def test_a_schema_that_explodes_is_an_error_and_no_hang():
+    schema = {"allOf": [{"anyOf": [{"properties": {f"a{i}{j}": {}}} for j in range(8)]} for i in range(8)]}
+    with pytest.raises(UnsupportedFeature, match="too large"):
+        ConstrainedOutput.json_schema(schema).matcher()
+
+
+def test_additional_items_beside_an_applicator_are_not_lost():
+    schema = {
+        "$schema": DRAFT7,
+        "items": [{"type": "integer"}],
+        "allOf": [{"items": [{"type": "integer"}, {"type": "string"}]}],
+        "additionalItems": {"type": "boolean"},
+    }
+    matcher = ConstrainedOutput.json_schema(schema).matcher()
+    assert matcher.accepts("[1]")
+    assert not matcher.accepts('[1,"hello"]')
+    assert not matcher.accepts("[1,true]")
+
+
+def test_a_boolean_items_beside_additional_items_is_verified():
+    schema = {"$schema": DRAFT7, "items": True, "additionalItems": {"type": "string"}}
+    assert ConstrainedOutput.json_schema(schema).verify("[1]") == [1]
+
+
+def test_a_relative_id_is_joined_once():
+    schema = {
+        "$id": "https://example.org/base",
+        "$ref": "nested/foo",
+        "$defs": {"foo": {"$id": "nested/foo", "$ref": "./bar"}, "bar": {"$id": "nested/bar", "type": "number"}},
+    }
+    output = ConstrainedOutput.json_schema(schema)
+    assert output.verify("1") == 1
+    with pytest.raises(ConstraintViolated):
+        output.verify('"a"')

@@ -7,10 +7,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jsonschema
-
 from osport.constrained.bundle import bundled, endless_reference
-from osport.constrained.disjoint import View, view
+from osport.constrained.disjoint import View, is_valid, view
 from osport.constrained.schema import Schema, json_path, walk
 
 __all__ = ["BYTES_PER_TOKEN", "shortest", "tokens_for", "unbounded", "without_impossible"]
@@ -41,13 +39,26 @@ def shortest(schema: Schema) -> float:
     return math.inf if endless_reference(bundle) else Lengths(bundle).of_the_root()
 
 
-def without_impossible(bundle: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The bundle with ``false`` for each definition that no finite value meets: an engine may refuse all for one."""
+def without_impossible(bundle: Mapping[str, Any]) -> dict[str, Any]:
+    """The bundle with ``false`` for each reference to what no finite value meets: an engine may refuse all for one."""
     lengths = Lengths(bundle)
     lengths.of_the_root()
-    definitions = lengths.definitions
-    return {**bundle, "$defs": {name: rule if lengths.of(rule) < math.inf else False
-                                for name, rule in definitions.items()}} if definitions else bundle  # fmt: skip
+    impossible = {f"#/$defs/{name}" for name, rule in lengths.definitions.items() if lengths.of(rule) == math.inf}
+    if not impossible:
+        return dict(bundle)
+
+    def pruned(node: Any) -> Any:
+        if isinstance(node, list):
+            return [pruned(item) for item in node]
+        if not isinstance(node, dict):
+            return node
+        if isinstance(node.get("$ref"), str) and node["$ref"] in impossible:
+            return False
+        return {word: value if word in ("const", "enum") else pruned(value) for word, value in node.items()}
+
+    found = pruned(lengths.root)
+    kept = {name: pruned(rule) for name, rule in lengths.definitions.items() if f"#/$defs/{name}" not in impossible}
+    return {**({"not": {}} if found is False else found), **({"$defs": kept} if kept else {})}
 
 
 class Lengths:
@@ -90,15 +101,11 @@ class Lengths:
         if seen is None:
             return math.inf
         if seen.values is not None:
-            fitting = [value for value in seen.values if self.allows(schema, value)]
+            fitting = [value for value in seen.values if is_valid(value, schema, self.definitions)]
             return min((length_of(value) for value in fitting), default=math.inf)
         own = min((self.of_kind(kind, seen) for kind in seen.types), default=math.inf)
         choices = [min(map(self.of, branches)) for branches in seen.branches]
         return max([own, *choices])
-
-    def allows(self, schema: Any, value: Any) -> bool:
-        whole = {**schema, "$defs": self.definitions}
-        return bool(jsonschema.Draft202012Validator(whole).is_valid(value))
 
     def of_kind(self, kind: str, seen: View) -> float:
         """The bound for the values of one type."""

@@ -12,7 +12,7 @@ from attrs import frozen
 
 from osport.constrained.budget import without_impossible
 from osport.constrained.bundle import bundled, endless_reference
-from osport.constrained.faults import Misread, needs_newer_words, with_safe_classes
+from osport.constrained.faults import Misread, needs_newer_words, with_safe_classes, with_uri_spelt_out
 from osport.constrained.refusal import KeywordRefused
 from osport.constrained.rewrite import rewritten
 from osport.constrained.schema import NodePath, json_path, shortened, walk
@@ -99,7 +99,7 @@ class Taken:
 
         Raises :class:`~osport.errors.UnsupportedFeature` for a text that does not compile.
         """
-        text = lark_of_schema(self.schema)
+        text = lark_of_schema(with_uri_spelt_out(self.schema))
         if refusal := refusal_of(text):
             raise UnsupportedFeature("this json_schema", ENGINE, reason=refusal)
         return text

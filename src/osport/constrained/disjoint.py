@@ -6,12 +6,14 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jsonschema
 from attrs import field, frozen
 
+from osport.constrained.formats import CHECKER
+from osport.constrained.keywords import NEWEST
+from osport.constrained.patterns import with_safe_patterns
 from osport.constrained.values import ALL_TYPES, same, type_of
 
-__all__ = ["View", "disjoint", "view"]
+__all__ = ["View", "disjoint", "is_valid", "view"]
 
 DEEPEST = 12
 LOW = (("minimum", "maximum"), ("minLength", "maxLength"), ("minItems", "maxItems"), ("minProperties", "maxProperties"))
@@ -76,7 +78,7 @@ def disjoint(one: Any, other: Any, definitions: Mapping[str, Any], depth: int = 
         return True
     for mine, schema in ((left, other), (right, one)):
         if mine.values is not None:
-            return not any(_valid(value, schema, definitions) for value in mine.values)
+            return not any(is_valid(value, schema, definitions) for value in mine.values)
     common = left.types & right.types
     if any(kinds >= common and _bounds_apart(low, high, left, right)
            for (low, high), kinds in zip(LOW, TYPES_OF_BOUND, strict=True)):  # fmt: skip
@@ -134,6 +136,7 @@ def _forbidden(side: View) -> set[str]:
     return {name for node in side.conjuncts for name, rule in node.get("properties", {}).items() if rule is False}
 
 
-def _valid(value: Any, schema: Any, definitions: Mapping[str, Any]) -> bool:
+def is_valid(value: Any, schema: Any, definitions: Mapping[str, Any]) -> bool:
+    """Whether a value conforms to a part of a bundle, formats included."""
     whole = schema if isinstance(schema, bool) else {**schema, "$defs": definitions}
-    return jsonschema.Draft202012Validator(whole).is_valid(value)
+    return bool(with_safe_patterns(NEWEST)(whole, format_checker=CHECKER).is_valid(value))

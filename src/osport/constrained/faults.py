@@ -3,6 +3,7 @@ r"""Schemas that llguidance (seen in 1.9.1) reads wrongly, written so that it re
 * ``additionalItems`` is dropped where an applicator stands between it and ``items``; its newer spelling is safe.
 * In a pattern for a JSON string, a class with all control characters (the line break may be missing) lets ``\"`` and
   ``\\`` in, though it excludes the quotation mark or the backslash: ``[^"]``, ``[^\\]``. Without NUL it is right.
+* ``format: uri`` does not compile in the llguidance inside some servers, which then answer unconstrained.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from osport.constrained.formats import BRACKETED, PATTERNS
 from osport.constrained.patterns import safe_pattern
 from osport.constrained.schema import walk
 
-__all__ = ["Misread", "needs_newer_words", "with_safe_classes"]
+__all__ = ["Misread", "needs_newer_words", "with_safe_classes", "with_uri_spelt_out"]
 
 
 class Misread(Exception):
@@ -57,3 +59,20 @@ def with_safe_classes(text: str) -> str:
             if safe_pattern(pattern) != pattern:
                 raise Misread("the regex of patternProperties would let a quotation mark or a backslash through")
     return json.dumps(schema) if changed else text
+
+
+def with_uri_spelt_out(text: str) -> str:
+    """The schema's text with osport's own pattern for the format ``uri``, less the hosts in brackets."""
+    if '"uri"' not in text:
+        return text
+    schema = json.loads(text)
+    for _, node in list(walk(schema)):
+        if isinstance(node, dict) and node.get("format") == "uri":
+            del node["format"]
+            # Which of those are IPv6 addresses the pattern does not say, and a mask must not allow too much.
+            uri = {"pattern": f"^(?:{PATTERNS['uri'].replace(BRACKETED, '')})$"}
+            if "pattern" in node or "$ref" in node:
+                node["allOf"] = [*node.get("allOf", ()), uri]
+            else:
+                node |= uri
+    return json.dumps(schema)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import jsonschema
 
-__all__ = ["CHECKER"]
+__all__ = ["BRACKETED", "CHECKER", "PATTERNS"]
 
 TIME = r"(?:[01]\d|2[0-3]):[0-5]\d:(?:[0-5]\d|60)(?:\.\d+)?(?:[zZ]|[+-](?:[01]\d|2[0-3]):[0-5]\d)"
 DATE = r"\d{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])"
@@ -27,7 +27,8 @@ PCHAR = r"(?:[a-zA-Z0-9._~!$&'()*+,;=:@-]|%[0-9a-fA-F]{2})"
 REST = rf"(?:\?(?:{PCHAR}|[/?])*)?(?:#(?:{PCHAR}|[/?])*)?"
 NAME = r"(?:[a-zA-Z0-9._~!$&'()*+,;=-]|%[0-9a-fA-F]{2})*"
 USER = r"(?:[a-zA-Z0-9._~!$&'()*+,;=:-]|%[0-9a-fA-F]{2})"
-AUTHORITY = rf"//(?:{USER}*@)?(?P<host>\[[^\]]*\]|{NAME})(?::\d*)?"
+BRACKETED = r"\[[^\]]*\]|"
+AUTHORITY = rf"//(?:{USER}*@)?(?P<host>{BRACKETED}{NAME})(?::\d*)?"
 PATH = rf"/(?:{PCHAR}+(?:/{PCHAR}*)*)?|{PCHAR}+(?:/{PCHAR}*)*|"
 
 PATTERNS = {

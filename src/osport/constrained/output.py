@@ -24,7 +24,7 @@ from osport.constrained.support import Support, refuse_unless_enforced, support_
 from osport.constrained.tables import TABLES
 from osport.constrained.targets import Target, target_of
 from osport.constrained.tools import Mode, calls_in, tools_constraint, verified_calls
-from osport.constrained.verify import in_choice, in_grammar, in_pattern, in_schema
+from osport.constrained.verify import REPEATED_NAME, in_choice, in_grammar, in_pattern, in_schema
 from osport.constrained.vocabulary import BYTES, Vocabulary
 from osport.constrained.weaken import weakened
 from osport.core.call_form import CallForm
@@ -207,6 +207,9 @@ class ConstrainedOutput(Stage):
         if request.messages and request.messages[-1].role == "assistant":
             raise UsageError("an assistant prefill and a constraint both say how the answer begins; leave one out")
         own = capabilities.constraint_engine
+        if request.thinking not in (None, False) and own == DEFAULT_ENGINE and capabilities.enforced_by != "server":
+            why = "its mask begins with the first token; send thinking=False, or put a field for reasoning first"
+            raise UnsupportedFeature("thinking before a constrained answer", own, reason=why)
         if kind not in capabilities.constraints:
             raise UnsupportedFeature(f"constrained output of kind {kind}", own or "this backend")
         self._fits(request.sampling.filled().max_tokens)
@@ -258,8 +261,9 @@ class ConstrainedOutput(Stage):
             return None
         if answer is None or not {"seed", "temperature"} <= answer.effective.keys():
             return None
-        if not self._left(answer.enforcement.engine) and answer.enforcement.by not in ("prompt", "none"):
-            return None  # all of it was enforced, and still it does not conform: a fault, and no bad luck
+        bad_luck = error.keyword == REPEATED_NAME or answer.enforcement.by in ("prompt", "none")
+        if not bad_luck and not self._left(answer.enforcement.engine):
+            return None  # all of it was enforced, and still it does not conform: a fault
         seed, temperature = request.sampling.seed or 0, request.sampling.temperature or 0.0
         warmer = LEAST_WARMTH if temperature < LEAST_WARMTH else temperature + (WARMER if attempt > 1 else 0.0)
         sampling = evolve(request.sampling, seed=(seed + 1) % (2**32 - 1), temperature=warmer)

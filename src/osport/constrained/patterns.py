@@ -1,4 +1,4 @@
-"""Regular expressions matched without the risk of never coming back, and with ``$`` meaning the end."""
+"""Regular expressions matched without the risk of never coming back, and as JSON Schema means them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def matches(pattern: str, text: str, *, whole: bool = False) -> bool:
     Raises :class:`TooSlow`.
     """
     how: Any = "fullmatch" if whole else "search"
-    strict = to_the_end(pattern)
+    strict = pattern if whole else as_meant(pattern)
     if len(text) <= HARMLESS or not is_risky(pattern):
         return getattr(re, how)(strict, text) is not None
     automaton = automaton_of(f"^(?:{pattern})$" if whole else pattern) if "\0" not in text else None
@@ -54,12 +54,22 @@ def matches(pattern: str, text: str, *, whole: bool = False) -> bool:
     return child.stdout.strip() == "False"
 
 
+# Words and digits are ASCII to JSON Schema (ECMA 262), to Python they are those of all scripts.
+ASCII = {r"\w": "A-Za-z0-9_", r"\d": "0-9"}
+MEANT = {"$": r"\Z", r"\W": "[^A-Za-z0-9_]", r"\D": "[^0-9]", **{word: f"[{them}]" for word, them in ASCII.items()}}
+
+
 @lru_cache(maxsize=1024)
-def to_the_end(pattern: str) -> str:
-    r"""The pattern with ``\Z`` for ``$``, which to Python alone also stands before a last line break."""
-    if "$" not in pattern or ("(?" in pattern and re.search(r"\(\?[a-zA-Z]*m", pattern)):
+def as_meant(pattern: str) -> str:
+    r"""The pattern as JSON Schema means it; ``$`` is to Python alone also the place before a last line break."""
+    if re.search(r"\(\?[a-zA-Z]*m", pattern):
         return pattern
-    return "".join(r"\Z" if part == "$" else part for part in parts_of(pattern))
+    return "".join(
+        re.sub(r"\\.", lambda escape: ASCII.get(escape[0], escape[0]), part, flags=re.DOTALL)
+        if part.startswith("[") and len(part) > 1
+        else MEANT.get(part, part)
+        for part in parts_of(pattern)
+    )
 
 
 def parts_of(pattern: str) -> list[str]:

@@ -13,7 +13,14 @@ from osport.constrained.patterns import TooSlow, matches
 from osport.constrained.schema import json_path, shortened
 from osport.errors import ConstraintViolated, UsageError
 
-__all__ = ["in_choice", "in_grammar", "in_pattern", "in_schema"]
+__all__ = ["REPEATED_NAME", "in_choice", "in_grammar", "in_pattern", "in_schema"]
+
+
+REPEATED_NAME = "repeated name"
+
+
+class RepeatedName(UsageError):
+    """A name stands twice in one object: no mask keeps an open object from that."""
 
 
 def in_schema(text: str, validator: Validator) -> Any:
@@ -67,6 +74,8 @@ def parsed(text: str) -> Any:
     """The value of a JSON text; NaN, infinities and a name given twice are no JSON here."""
     try:
         return json.loads(text, parse_constant=no_number, object_pairs_hook=each_once)
+    except RepeatedName as error:
+        raise ConstraintViolated(f"not JSON: {error}", keyword=REPEATED_NAME) from error
     except UsageError as error:
         raise ConstraintViolated(f"not JSON: {error}", keyword="json") from error
     except (ValueError, RecursionError) as error:
@@ -84,5 +93,5 @@ def each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(value) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise UsageError(f"the name {twice!r} stands twice in one object")
+        raise RepeatedName(f"the name {twice!r} stands twice in one object")
     return value
