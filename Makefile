@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export CMAKE_ARGS ?= -DLLAVA_BUILD=OFF -DLLAMA_BUILD_TOOLS=OFF -DLLAMA_BUILD_SERVER=OFF -DLLAMA_BUILD_EXAMPLES=OFF \
 	-DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_APP=OFF -DLLAMA_BUILD_COMMON=OFF -DLLAMA_CURL=OFF
 
-.PHONY: demo test lint docs clean
+.PHONY: demo test engines-test lint docs clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/review_sentiment/run.py
@@ -14,6 +14,13 @@ demo: $(VENV)/.demo
 test: $(VENV)/.dev
 	$(BIN)/osport models pull smollm2-135m
 	$(BIN)/python -m pytest
+
+# xgrammar's package asks for the newest torch, which comes with CUDA, and for triton, which it does not need on a CPU.
+# PIP_FIND_LINKS may name a folder with a torch for CPUs.
+engines-test: $(VENV)/.dev
+	$(BIN)/python -m pip install -q 'torch==2.13.0' pydantic
+	$(BIN)/python -m pip install -q --no-deps 'xgrammar>=0.2.8' 'apache-tvm-ffi>=0.1.11'
+	$(BIN)/python -m pytest tests/unit/test_constrained_*.py tests/engines/test_constrained_engines.py
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

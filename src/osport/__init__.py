@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from osport.chat_template import Conversation as Conversation
     from osport.classify import Classification as Classification
     from osport.constrained import ConstrainedOutput as ConstrainedOutput
+    from osport.core.call_form import CallForm as CallForm
     from osport.core.capabilities import Capabilities as Capabilities
     from osport.core.facts import ModelFacts as ModelFacts
     from osport.core.retries import Retries as Retries
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "CallForm": "osport.core.call_form",
     "Capabilities": "osport.core.capabilities",
     "ChatTemplate": "osport.chat_template",
     "Classification": "osport.classify",

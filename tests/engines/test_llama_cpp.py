@@ -11,7 +11,7 @@ import threading
 import pytest
 
 from osport.backends.llama_cpp import LlamaCppBackend
-from osport.constrained.masks import LlguidanceMask
+from osport.constrained.masks import TokenMask
 from osport.errors import (
     BackendError,
     BadRequest,
@@ -305,7 +305,7 @@ def test_a_fault_inside_the_engine_callback_is_raised_not_swallowed(backend, mon
     def broken(self, scores):
         raise BackendError("the mask broke")
 
-    monkeypatch.setattr(LlguidanceMask, "apply", broken)
+    monkeypatch.setattr(TokenMask, "apply", broken)
     with pytest.raises(BackendError, match="the mask broke"):
         backend.generate(ask(constraint=Constraint("choice", ("yes", "no"))))
 

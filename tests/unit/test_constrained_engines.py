@@ -5,7 +5,9 @@ import json
 import pytest
 
 from osport import ConstrainedOutput
+from osport.constrained.engines import ENGINES
 from osport.constrained.vocabulary import BYTES, Vocabulary
+from osport.core.types import Constraint
 from osport.errors import UnsupportedFeature, UsageError
 
 PACKAGES = {"llguidance": "llguidance", "xgrammar": "xgrammar", "outlines": "outlines_core"}
@@ -17,12 +19,35 @@ PROBES = {
     "pattern, loose": ({"type": "string", "pattern": "b"}, ["abc"], ["ac"]),
     "pattern and length": ({"type": "string", "pattern": "^a+$", "maxLength": 2}, ["aa"], ["aaa", "b"]),
     "pattern of any character": ({"type": "string", "pattern": "^.$"}, ["a"], ["", "ab"]),
-    "format date": ({"type": "string", "format": "date"}, ["2024-02-01"], ["2024-2-1", "x"]),
-    "format email": ({"type": "string", "format": "email"}, ["a@b.example"], ["a"]),
+    "format date": ({"type": "string", "format": "date"}, ["2024-02-01"], ["2024-2-1", "x", "2023-02-30"]),
+    "format uuid": (
+        {"type": "string", "format": "uuid"},
+        ["123e4567-e89b-12d3-a456-426614174000", "123E4567-E89B-12D3-A456-426614174000"],
+        ["123e4567e89b12d3a456426614174000"],
+    ),
+    "an open object": (
+        {"type": "object", "properties": {"a": {"type": "null"}}, "required": ["a"]},
+        [{"a": None, "b": {"c": [1, 2], "d": "x"}}],
+        [{}],
+    ),
+    "an undeclared value": ({"type": "array", "items": {}, "minItems": 1}, [[{"a": [1, 2], "b": 3}]], [[]]),
+    "patternProperties": (
+        {"type": "object", "patternProperties": {"^[ab]+$": {"type": "null"}}, "additionalProperties": False},
+        [{}, {"a": None, "bb": None}],
+        [{"c": None}, {"a": 1}],
+    ),
+    "patternProperties, loose": (
+        {"type": "object", "patternProperties": {"b": {"type": "null"}}, "additionalProperties": False},
+        [{"abc": None}],
+        [{"c": None}, {"b": 1}],
+    ),
+    "format email": ({"type": "string", "format": "email"}, ["a@b.example", "a@B.example"], ["a"]),
     "format ipv4": ({"type": "string", "format": "ipv4"}, ["1.2.3.4"], ["1.2.3.444"]),
     "integer bounds": ({"type": "integer", "minimum": 3, "maximum": 12}, [3, 12], [2, 13]),
     "number bounds": ({"type": "number", "minimum": 0, "exclusiveMaximum": 1}, [0, 0.5], [1, -0.5, 7]),
+    "number": ({"type": "number"}, [0, 1.5, -2], ["a", None]),
     "multipleOf": ({"type": "integer", "multipleOf": 5}, [0, 15], [3]),
+    "multipleOf and bounds": ({"type": "integer", "minimum": 3, "multipleOf": 2}, [4], [2, 5]),
     "type": ({"type": ["integer", "null"]}, [1, None], ["a", 1.5]),
     "enum": ({"enum": ["a", 1, None]}, ["a", 1, None], ["b", 2]),
     "enum of numbers": ({"enum": [1, 12]}, [1, 12], [2, 123]),
@@ -87,12 +112,23 @@ TAKEN = {
         "number bounds",
         "multipleOf",
         "enum",
-        "required",
+        "additionalProperties",
         "anyOf",
         "oneOf",
         "$ref",
     },
-    "outlines": {"minLength", "pattern", "format date", "type", "enum", "items", "minItems", "required", "anyOf"},
+    "outlines": {
+        "minLength",
+        "pattern",
+        "number",
+        "type",
+        "enum",
+        "enum of numbers",
+        "items",
+        "minItems",
+        "additionalProperties",
+        "anyOf",
+    },
 }
 
 
@@ -123,14 +159,70 @@ def test_a_vocabulary_of_long_tokens(engine):
     assert matcher.allowed() == {6}
 
 
-def test_a_label_that_begins_another_is_allowed_or_refused(engine):
-    output = ConstrainedOutput.choice(["no", "nope"])
-    if engine == "outlines":
-        with pytest.raises(UnsupportedFeature, match="a label that begins another"):
-            output.matcher(engine=engine)
+@pytest.mark.parametrize("labels", [["no", "nope"], ["nope", "no"], ["a", "ab", "abc"], ["a\nb", "a b", "a.b", "a|b"]])
+def test_a_label_that_begins_another(engine, labels):
+    matcher = ConstrainedOutput.choice(labels).matcher(engine=engine)
+    assert all(matcher.accepts(label) for label in labels)
+    assert not any(matcher.accepts(label + "x") or matcher.accepts(label[:-1] + "~") for label in labels)
+
+
+REGEXES = [
+    ("[0-9]{3}", ["123"], ["12", "1234", "abc"]),
+    ("^a|b$", ["a", "b"], ["ab", ""]),
+    ("no(pe)?", ["no", "nope"], ["nop", "n"]),
+    ("(ab)+c?", ["ab", "ababc"], ["abb"]),
+    (r"\d+\.\d", ["12.5"], ["12x5", "1."]),
+    ("[^a]x", ["bx", "äx"], ["ax", "x"]),
+    (".", ["a", "ä"], ["\n", "ab"]),
+    (r"\W", ["!"], ["a", "ä"]),
+    ("(?i)ab", ["aB"], ["b"]),
+    ("(?=a)ab", ["ab"], ["b"]),
+    (r"\bab", ["ab"], ["b"]),
+    ("a$b|c", ["c"], ["a$b", "ab"]),
+    (r"\[a].", ["[a]x"], ["[a]", "[a]\n"]),
+    ("..", ["ab"], ["a", "abc"]),
+]
+REFUSED = {
+    "llguidance": {"(?=a)ab", r"\bab", "a$b|c"},
+    "xgrammar": {".", "..", r"\W", "(?i)ab", "(?=a)ab", r"\bab", "a$b|c", r"\[a]."},
+    "outlines": {"(?=a)ab", r"\bab", "a$b|c"},
+}
+
+
+@pytest.mark.parametrize(("pattern", "good", "bad"), REGEXES, ids=[pattern for pattern, _, _ in REGEXES])
+def test_a_regex_is_enforced_or_refused_by_name(engine, pattern, good, bad):
+    output = ConstrainedOutput.regex(pattern, engine=engine)
+    if pattern in REFUSED[engine]:
+        with pytest.raises(UnsupportedFeature, match=engine):
+            output.matcher()
         return
-    assert output.matcher(engine=engine).accepts("nope")
-    assert output.matcher(engine=engine).accepts("no")
+    matcher = output.matcher()
+    assert all(matcher.accepts(text) for text in good)
+    assert not any(matcher.accepts(text) for text in bad)
+
+
+def test_a_grammar(engine):
+    output = ConstrainedOutput.grammar('root ::= "a" [0-9]{2} | "b"', engine=engine)
+    if engine == "outlines":
+        with pytest.raises(UnsupportedFeature, match="kind grammar"):
+            output.matcher()
+        return
+    matcher = output.matcher()
+    assert matcher.accepts("a12")
+    assert matcher.accepts("b")
+    assert not matcher.accepts("a1")
+
+
+def test_forced_bytes_are_what_must_come_and_never_more(engine):
+    form = Constraint("json_schema", {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"],
+                                      "additionalProperties": False})  # fmt: skip
+    matcher = ENGINES[engine].compile(form, BYTES).start()
+    forced = matcher.forced()
+    assert b'{"a":'.startswith(forced)
+    assert forced or engine == "outlines", "an engine that can say what is forced must say it"
+    for byte in b'{"a":1':
+        assert matcher.advance(byte)
+    assert matcher.forced() == b""
 
 
 def test_check_mode_lets_the_engine_enforce_the_rest():

@@ -76,6 +76,12 @@ class GgufModel:
         value = self.header.metadata.get("tokenizer.chat_template")
         return value if isinstance(value, str) and value.strip() else None
 
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """The tokens that end an answer, as far as the header names them."""
+        named = (self.header.metadata.get(f"tokenizer.ggml.{name}_token_id") for name in ("eos", "eot", "eom"))
+        return tuple(dict.fromkeys(token for token in named if isinstance(token, int)))
+
     def facts(self, engine: str) -> ModelFacts:
         """What the header says. The facts' source is the file; ``sha256`` is computed when looked at."""
         said = self.header.metadata.get

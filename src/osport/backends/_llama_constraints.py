@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from typing import Any
 
 from osport.constrained.dialects import to_gbnf_choice, to_llguidance
 from osport.core.types import Constraint, ConstraintKind, Enforcement, Request
 from osport.errors import UnsupportedFeature, UsageError
 
-__all__ = ["GBNF", "checked_gbnf", "compiled", "constraint_fields", "enforcement_of", "refuse_stop_strings"]
+__all__ = [
+    "GBNF",
+    "checked_gbnf",
+    "compiled",
+    "constraint_fields",
+    "enforcement_of",
+    "refuse_stop_strings",
+    "with_ends",
+]
 
 GBNF = "llama.cpp-gbnf"
 """llama.cpp's own grammar engine, as ``Constraint.engine`` names it."""
 LLGUIDANCE_MARK = "%llguidance"
 
 
-def constraint_fields(constraint: Constraint | None, *, embedded: bool) -> dict[str, Any]:
-    """The fields of the request body.
+def constraint_fields(constraint: Constraint | None, *, embedded: bool, ends: tuple[int, ...] = ()) -> dict[str, Any]:
+    """The fields of the request body. ``ends``: the tokens by which the embedded engine's model ends an answer.
 
     The embedded engine has llguidance inside and answers a text that it cannot compile with 200 and
     free text, so the text is compiled here first. A server of unknown build never sees llguidance's
@@ -30,7 +39,7 @@ def constraint_fields(constraint: Constraint | None, *, embedded: bool) -> dict[
     if constraint.kind == "grammar" and constraint.engine in (None, GBNF):
         return {"grammar": checked_gbnf(constraint.value)}
     if not native:
-        return {"grammar": compiled(constraint)}
+        return {"grammar": with_ends(compiled(constraint), ends, renames=constraint.kind != "grammar")}
     if constraint.kind == "json_schema":
         return {"json_schema": constraint.value}
     if constraint.kind == "choice":
@@ -49,6 +58,19 @@ def compiled(constraint: Constraint) -> str:
 def _compiled(kind: ConstraintKind, value: str) -> str:
     # JSON keeps the order of the properties, which is the order of the answer.
     return to_llguidance(Constraint(kind, json.loads(value)))
+
+
+def with_ends(lark: str, ends: tuple[int, ...], *, renames: bool) -> str:
+    """The form, behind which any of the tokens may come that end an answer.
+
+    llama.cpp tells llguidance of one such token, and for some models of the wrong one: a form that may go on, such as
+    free text, would then never end. ``renames``: whether the rule ``start`` is named once in the text.
+    """
+    if not ends or not (renames or len(re.findall(r"\bstart\b", lark)) == 1):
+        return lark
+    any_end = " | ".join(f"<[{end}]>" for end in ends)
+    whole = re.sub(r"^start:", "whole_answer:", lark, count=1, flags=re.MULTILINE)
+    return f"{whole.rstrip()}\nstart: whole_answer ({any_end})?\n"
 
 
 def checked_gbnf(text: str) -> str:

@@ -97,7 +97,8 @@ class Dialogue:
         refuse_stop_strings(request)
         started, answer = time.perf_counter(), Answer(request.logprobs or 0)
         timeout = request.timeout or self.timeout
-        fields = constraint_fields(request.constraint, embedded=self.settings is not None)
+        ends = self.gguf.ends if self.gguf is not None else ()
+        fields = constraint_fields(request.constraint, embedded=self.settings is not None, ends=ends)
         # The server sees that a client has gone when it writes to it, so it is to write while it reads the prompt too.
         streamed = {"stream": True, "stream_options": {"include_usage": True}, "return_progress": True}
         body = {**request_fields(request, prompt_cache=self.prompt_cache), **fields, **streamed}

@@ -87,15 +87,17 @@ class _LlguidanceMatcher:
 def llguidance_tokenizer(vocabulary: Vocabulary) -> Any:
     """The vocabulary as llguidance takes it."""
     llguidance = import_llguidance()
+    spelt = vocabulary.tokens_of
 
     class Pieces:
-        def __init__(self) -> None:
-            self.eos_token_id = vocabulary.ends[0]
-            self.bos_token_id = None
-            self.tokens = vocabulary.pieces
-            self.special_token_ids = [token for token, piece in enumerate(vocabulary.pieces) if not piece]
+        """Must not hold the vocabulary, which holds what is made of this: Python would never find the circle."""
+
+        eos_token_id = vocabulary.ends[0]
+        bos_token_id = None
+        tokens = vocabulary.pieces
+        special_token_ids = tuple(token for token, piece in enumerate(vocabulary.pieces) if not piece)
 
         def __call__(self, text: bytes) -> list[int]:
-            return vocabulary.tokens_of(text)
+            return spelt(text)
 
     return llguidance.LLTokenizer(llguidance.TokenizerWrapper(Pieces()), eos_token=list(vocabulary.ends))

@@ -69,22 +69,29 @@ class _OutlinesCompiled:
         self._vocabulary = vocabulary
 
     def start(self) -> Matcher:
-        return _OutlinesMatcher(self._package.Guide(self._index), self._vocabulary)
+        return _OutlinesMatcher(self._package.Guide(self._index), self._index, self._vocabulary)
 
 
 class _OutlinesMatcher:
-    def __init__(self, guide: Any, vocabulary: Vocabulary) -> None:
+    def __init__(self, guide: Any, index: Any, vocabulary: Vocabulary) -> None:
         self._guide = guide
-        self._ends = set(vocabulary.ends)
+        self._index = index
+        self._ends = vocabulary.ends
         self._ended = False
 
     def fill(self, bits: NDArray[np.int32]) -> None:
         bits.fill(0)
-        if not self._ended:
-            self._guide.write_mask_into(bits.ctypes.data, bits.size, bits.itemsize)
+        if self._ended:
+            return
+        self._guide.write_mask_into(bits.ctypes.data, bits.size, bits.itemsize)
+        if not self.is_accepting:
+            # A pattern such as "." takes the byte of the end for one of its own.
+            flags = bits.view("uint8")
+            for end in self._ends:
+                flags[end // 8] &= 0xFF ^ (1 << end % 8)
 
     def advance(self, token: int) -> bool:
-        if self._ended:
+        if self._ended or (token in self._ends and not self.is_accepting):
             return False
         try:
             self._guide.advance(token, return_tokens=False)
@@ -103,11 +110,14 @@ class _OutlinesMatcher:
 
     @property
     def is_accepting(self) -> bool:
-        return self._ended or not self._ends.isdisjoint(self._guide.get_tokens())
+        if self._ended:
+            return True
+        behind = self._index.get_next_state(self._guide.get_state(), self._ends[0])
+        return behind is not None and bool(self._index.is_final_state(behind))
 
     @property
     def is_stopped(self) -> bool:
-        return self._ended or self._ends.issuperset(self._guide.get_tokens())
+        return self._ended or (self.is_accepting and set(self._guide.get_tokens()) <= set(self._ends))
 
 
 def outlines_vocabulary(vocabulary: Vocabulary) -> Any:

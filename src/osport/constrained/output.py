@@ -23,7 +23,7 @@ from osport.constrained.schema import Schema, checked, json_path
 from osport.constrained.support import Support, refuse_unless_enforced, support_of
 from osport.constrained.tables import TABLES
 from osport.constrained.targets import Target, target_of
-from osport.constrained.tools import Mode, calls_in, tools_constraint, verified_call
+from osport.constrained.tools import Mode, calls_in, tools_constraint, verified_calls
 from osport.constrained.verify import REPEATED_NAME, in_choice, in_grammar, in_pattern, in_schema
 from osport.constrained.vocabulary import BYTES, Vocabulary
 from osport.constrained.weaken import weakened
@@ -162,7 +162,8 @@ class ConstrainedOutput(Stage):
         if self.constraint.kind != "json_schema" or self.target is not None:
             raise UsageError("an escape hatch needs a form made from a JSON Schema")
         schema, hatch = with_hatch(self.constraint.value, on, value, confidence=confidence)
-        opened = ConstrainedOutput.json_schema(schema, on_unsupported=self.on_unsupported)
+        engine = self.constraint.engine
+        opened = ConstrainedOutput.json_schema(schema, on_unsupported=self.on_unsupported, engine=engine)
         return evolve(opened, hatch=hatch, notes=self.notes, unknown_formats=self.unknown_formats)
 
     def is_uncertain(self, answer: Any) -> bool:
@@ -206,7 +207,7 @@ class ConstrainedOutput(Stage):
         if request.messages and request.messages[-1].role == "assistant":
             raise UsageError("an assistant prefill and a constraint both say how the answer begins; leave one out")
         own = capabilities.constraint_engine
-        if request.thinking not in (None, False) and own == "llguidance":
+        if request.thinking not in (None, False) and own == DEFAULT_ENGINE and capabilities.enforced_by != "server":
             why = "its mask begins with the first token; send thinking=False, or put a field for reasoning first"
             raise UnsupportedFeature("thinking before a constrained answer", own, reason=why)
         if kind not in capabilities.constraints:
@@ -246,8 +247,7 @@ class ConstrainedOutput(Stage):
     def _called(self, completion: Completion) -> tuple[str, tuple[ToolCall, ...]]:
         """The free text and the verified calls of an answer, whoever took the calls out of its text."""
         if completion.tool_calls:
-            each = enumerate(completion.tool_calls)
-            return completion.text, tuple(verified_call(call, self.constraint.value, at) for at, call in each)
+            return completion.text, verified_calls(completion.tool_calls, self.constraint.value)
         return calls_in(completion.text, self.constraint.value)
 
     def again(self, request: Request, error: OutputError, attempt: int) -> Request | None:

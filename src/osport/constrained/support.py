@@ -49,7 +49,12 @@ def support_of(schema: Schema, engine: str, *, check: bool) -> list[Support]:
             lost.setdefault(json_path(refusal.path), refusal.reason)
             raise
 
-    _, dropped = weakened(schema, enforce)
+    missing: KeywordRefused | None = None
+    dropped: tuple[str, ...] = ()
+    try:
+        _, dropped = weakened(schema, enforce)
+    except KeywordRefused as refusal:
+        missing = refusal  # what the engine takes only with a keyword that the schema leaves out
     for text in dropped:
         keyword, _, place = text.partition(" at ")
         lost.setdefault(place, f"not enforced together with {keyword}")
@@ -58,8 +63,10 @@ def support_of(schema: Schema, engine: str, *, check: bool) -> list[Support]:
         for keyword in node if isinstance(node, Mapping) else ():
             if keyword in EVER_CONSTRAINING:
                 place = json_path((*path, keyword))
-                status = "exact" if place not in lost else "checked" if check else "refused"
+                status = "exact" if place not in lost else "checked" if check and missing is None else "refused"
                 rows.append(Support(keyword, place, status, lost.get(place, "")))
+    if missing is not None and json_path(missing.path) not in {row.path for row in rows}:
+        rows.append(Support(missing.keyword, json_path(missing.path), "refused", missing.reason))
     return rows
 
 

@@ -35,7 +35,8 @@ class Table:
     patterns_into_json: bool = True
     """Whether the engine keeps a pattern from breaking the JSON string around it."""
     strict: bool = False
-    """Whether the engine answers only to objects that are closed, and takes no others."""
+    """Whether it takes only what is declared: closed objects, arrays with items, a type everywhere. The mask engines
+    write what is not declared in a form of their own, in which a JSON value may have no room."""
     all_required: bool = False
     """Whether it takes no property that may be left out."""
     most_items_asked: int | None = None
@@ -67,7 +68,9 @@ class Table:
             elif word in BOUNDS | {"multipleOf"} and "number" in types and word not in self.keywords["number"]:
                 yield word, "it drops it on numbers that need not be integers"
         if "format" in enforced & set(rules) and rules["format"] not in self.formats:
-            yield "format", f"it knows only {', '.join(sorted(self.formats))}"
+            yield "format", f"it enforces only {', '.join(sorted(self.formats)) or 'none'} exactly"
+        if "multipleOf" in enforced & set(rules) and BOUNDS & set(rules):
+            yield "multipleOf", "it drops it beside bounds"
         if "pattern" in enforced & set(rules):
             if LENGTHS & set(rules) or "format" in rules:
                 yield "pattern", "it reads either the pattern or the lengths"
@@ -78,17 +81,16 @@ class Table:
         undeclared = [name for name in rules.get("required", ()) if name not in rules.get("properties", {})]
         if undeclared:
             yield "required", f"it drops names without a property: {', '.join(undeclared)}"
-        if self.strict and "object" in types and rules.get("additionalProperties") is not False:
-            yield (
-                "additionalProperties" if "additionalProperties" in rules else "type",
-                ("it takes only objects with additionalProperties: false"),
-            )
+        if self.strict:
+            yield from undeclared_parts(rules, types)
         optional = [name for name in rules.get("properties", {}) if name not in rules.get("required", ())]
         if self.all_required and optional:
             yield "required", f"it takes only properties that are required; allow null for {', '.join(optional)}"
         if self.most_items_asked is not None and rules.get("minItems", 0) > self.most_items_asked:
             yield "minItems", f"it takes at most {self.most_items_asked}"
         patterns = rules.get("patternProperties", {})
+        if not all(NAIVE_PATTERN.search(pattern) for pattern in patterns):
+            yield "patternProperties", "it takes every pattern for an anchored one"
         if len(patterns) > 1 or any(re.search(p, name) for p in patterns for name in rules.get("properties", {})):
             yield "patternProperties", "it drops what overlaps"
 
@@ -104,7 +106,7 @@ TABLES = {
             "array": frozenset({"items", "minItems", "maxItems"}),
             "object": OBJECT,
         },
-        frozenset({"date", "date-time", "uuid"}),
+        frozenset({"uuid"}),
         alternatives=("llama_cpp",),
     ),
     # Source: probes of xgrammar 0.2.8 with strict_mode off.
@@ -117,7 +119,9 @@ TABLES = {
             "array": frozenset({"items", "minItems", "maxItems", "prefixItems"}),
             "object": OBJECT | {"patternProperties"},
         },
-        frozenset({"date", "date-time", "email", "hostname", "ipv4", "uri", "uuid"}),
+        # Its other formats take a 30th of February, or leave out an upper-case letter.
+        frozenset({"uuid"}),
+        strict=True,
     ),
     # Source: probes of outlines-core 0.2.14.
     "outlines": Table(
@@ -129,8 +133,9 @@ TABLES = {
             "array": frozenset({"items", "minItems", "maxItems", "prefixItems"}),
             "object": OBJECT,
         },
-        frozenset({"date", "date-time", "email", "uri", "uuid"}),
+        frozenset(),
         patterns_into_json=False,
+        strict=True,
     ),
     # Source: OpenAI's guide to structured outputs as of October 2026; its service answers 400 to what it does not take.
     "openai-strict": Table(
@@ -200,6 +205,16 @@ def types_of(node: Mapping[str, Any]) -> tuple[str, ...]:
     if stated is None:
         return ("object",) if "properties" in node else ("array",) if "items" in node else ()
     return (stated,) if isinstance(stated, str) else tuple(stated)
+
+
+def undeclared_parts(rules: Mapping[str, Any], types: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    """Where a node leaves open what a value holds. The keyword named is the one to add."""
+    if not types:
+        yield "type", "it takes only values of a stated type"
+    if "object" in types and rules.get("additionalProperties") is not False:
+        yield "additionalProperties", "it takes only objects with additionalProperties: false"
+    if "array" in types and "items" not in rules:
+        yield "items", "it takes only arrays with items"
 
 
 def recursive_definition(schema: Mapping[str, Any]) -> str:

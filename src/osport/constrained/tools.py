@@ -16,7 +16,7 @@ from osport.core.call_form import CallForm
 from osport.core.types import Constraint, Tool, ToolCall
 from osport.errors import ConstraintViolated, UnsupportedFeature, UsageError
 
-__all__ = ["Mode", "calls_in", "lark_of_tools", "tools_constraint", "verified_call"]
+__all__ = ["Mode", "calls_in", "lark_of_tools", "tools_constraint", "verified_calls"]
 
 Mode = Literal["required", "auto", "one"]
 MOST_CALLS = 16
@@ -126,13 +126,16 @@ def calls_in(text: str, value: Mapping[str, Any]) -> tuple[str, tuple[ToolCall, 
     free = text[:start].strip()
     if free and not value["auto"]:
         raise ConstraintViolated(f"text before the first call: {free[:80]!r}", keyword="tools")
-    found = list(read_calls(text[start:], form, [tool["name"] for tool in value["tools"]]))
-    if len(found) > value["most"]:
-        raise ConstraintViolated(f"{len(found)} calls, at most {value['most']} allowed", keyword="tools")
-    calls = tuple(
-        verified_call(ToolCall(f"call_{at}", name, arguments), value, at) for at, (name, arguments) in enumerate(found)
-    )
-    return free, calls
+    found = read_calls(text[start:], form, [tool["name"] for tool in value["tools"]])
+    calls = [ToolCall(f"call_{at}", name, arguments) for at, (name, arguments) in enumerate(found)]
+    return free, verified_calls(calls, value)
+
+
+def verified_calls(calls: Sequence[ToolCall], value: Mapping[str, Any]) -> tuple[ToolCall, ...]:
+    """The calls, when there are not too many and each is one that :func:`verified_call` lets through."""
+    if len(calls) > value["most"]:
+        raise ConstraintViolated(f"{len(calls)} calls, at most {value['most']} allowed", keyword="tools")
+    return tuple(verified_call(call, value, at) for at, call in enumerate(calls))
 
 
 def where_calls_begin(text: str, form: CallForm) -> int | None:

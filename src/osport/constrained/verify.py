@@ -50,8 +50,8 @@ def in_pattern(text: str, pattern: str) -> str:
     """The text, when the whole of it matches."""
     try:
         found = matches(pattern, text, whole=True)
-    except TooSlow as error:
-        raise ConstraintViolated(f"not verified: {error}", keyword="regex") from None
+    except TooSlow as slow:
+        raise ConstraintViolated(f"not verified: {slow}", keyword="regex") from None
     if not found:
         raise ConstraintViolated(f"{shortened(text)!r} does not match {pattern!r}", keyword="regex")
     return text

@@ -21,6 +21,29 @@ def _ends(given: Iterable[int]) -> tuple[int, ...]:
 
 
 @frozen(eq=False)
+class Spelling:
+    """Which token spells which bytes; ``longest``: the most bytes that one of them has."""
+
+    table: dict[bytes, int]
+    longest: int
+
+    def tokens_of(self, data: bytes) -> list[int]:
+        """Tokens that spell the bytes, the longest that fits first. Raises UsageError where none fits."""
+        tokens = []
+        at = 0
+        while at < len(data):
+            for length in range(min(self.longest, len(data) - at), 0, -1):
+                token = self.table.get(data[at : at + length])
+                if token is not None:
+                    tokens.append(token)
+                    at += length
+                    break
+            else:
+                raise UsageError(f"no token begins with byte {data[at]:#04x} at offset {at}")
+        return tokens
+
+
+@frozen(eq=False)
 class Vocabulary:
     """``pieces``: the bytes of each token, in the order of their ids; empty for a token that has none.
 
@@ -46,33 +69,18 @@ class Vocabulary:
             self._prepared[engine] = prepare(self)
         return self._prepared[engine]
 
-    def tokens_of(self, data: bytes) -> list[int]:
-        """Tokens that spell the bytes, the longest that fits first. Raises UsageError where none fits."""
-        table = self._table
-        tokens = []
-        at = 0
-        while at < len(data):
-            for length in range(min(self._longest, len(data) - at), 0, -1):
-                token = table.get(data[at : at + length])
-                if token is not None:
-                    tokens.append(token)
-                    at += length
-                    break
-            else:
-                raise UsageError(f"no token begins with byte {data[at]:#04x} at offset {at}")
-        return tokens
+    @property
+    def tokens_of(self) -> Callable[[bytes], list[int]]:
+        """See :meth:`Spelling.tokens_of`. What it returns keeps no vocabulary alive."""
+        return self._spelling.tokens_of
 
     _prepared: dict[str, Any] = field(init=False, repr=False, factory=dict)
-    _table: dict[bytes, int] = field(init=False, repr=False)
-    _longest: int = field(init=False, repr=False)
+    _spelling: Spelling = field(init=False, repr=False)
 
-    @_table.default
-    def _index(self) -> dict[bytes, int]:
-        return {piece: token for token, piece in enumerate(self.pieces) if piece and token not in self.ends}
-
-    @_longest.default
-    def _measure(self) -> int:
-        return max((len(piece) for piece in self.pieces), default=0)
+    @_spelling.default
+    def _index(self) -> Spelling:
+        table = {piece: token for token, piece in enumerate(self.pieces) if piece and token not in self.ends}
+        return Spelling(table, max(map(len, table), default=0))
 
 
 BYTES = Vocabulary((*(bytes([value]) for value in range(256)), b""), (256,))

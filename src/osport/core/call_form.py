@@ -35,6 +35,8 @@ class CallForm:
     def __attrs_post_init__(self) -> None:
         if self.begin.count(NAME) > 1 or NAME in self.opening:
             raise UsageError(f"begin={self.begin!r}, opening={self.opening!r}: {NAME} once, in begin")
+        if self.named_in_begin and not self.mark:
+            raise UsageError(f"begin={self.begin!r}: something must stand before {NAME}, to tell a call from text")
         if not self.name or not self.arguments or self.name == self.arguments:
             raise UsageError(f"name={self.name!r}, arguments={self.arguments!r}: two different keys")
 
