@@ -11,7 +11,6 @@ import subprocess
 import sys
 import threading
 import weakref
-from collections import deque
 from collections.abc import Callable
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -20,6 +19,7 @@ from typing import IO, Any
 
 from attrs import field, frozen
 
+from osport.backends._engine_log import EngineLog
 from osport.errors import MissingDependency, ServerFault, TimedOut, UsageError
 
 __all__ = ["EmbeddedServer", "Endpoint", "Settings", "engine_name"]
@@ -30,8 +30,6 @@ __all__ = ["EmbeddedServer", "Endpoint", "Settings", "engine_name"]
 BESIDE_OTHERS = {"GOMP_SPINCOUNT": "300"}
 MAX_RESTARTS = 3
 STOP_SECONDS = 3.0
-LOG_LINES = 200
-TAIL_LINES = 8
 
 
 @frozen
@@ -64,7 +62,7 @@ def _nothing() -> None:
 class _Child:
     process: subprocess.Popen[bytes]
     endpoint: Endpoint
-    log: deque[str]
+    log: EngineLog
 
     @property
     def alive(self) -> bool:
@@ -145,9 +143,8 @@ class EmbeddedServer:
             start_new_session=True,
         )
         self._stop = weakref.finalize(self, _stop, process, os.getpid())
-        log: deque[str] = deque(maxlen=LOG_LINES)
-        reader = threading.Thread(target=_keep_log, args=(process.stderr, log), name="osport-llama-log", daemon=True)
-        reader.start()
+        assert process.stderr is not None  # noqa: S101 - a pipe was asked for
+        log = EngineLog(process.stderr)
         parameters = {
             "parent": os.getpid(),
             "path": str(settings.path),
@@ -169,11 +166,11 @@ class EmbeddedServer:
             return child
         timed_out = process.poll() is None
         self._stop()
-        reader.join(1.0)
+        log.complete()
         if timed_out:
             message = f"the embedded server was not ready after {settings.startup_timeout:g} s (startup_timeout)"
-            raise TimedOut(f"{message}\n{_tail(log)}".rstrip(), **self._names)
-        if any("couldn't bind" in line for line in log):
+            raise TimedOut(f"{message}\n{log.tail()}".rstrip(), **self._names)
+        if any("couldn't bind" in line for line in log.lines):
             raise UsageError(
                 f"port {settings.port} on 127.0.0.1 is in use; leave the option port out and a free one is taken"
             )
@@ -182,7 +179,7 @@ class EmbeddedServer:
     def _fault(self, child: _Child, what: str) -> ServerFault:
         code = child.process.returncode
         ended = f" (signal {-code})" if code is not None and code < 0 else f" (exit status {code})"
-        return ServerFault(f"{what}{ended}\n{_tail(child.log)}".rstrip(), **self._names)
+        return ServerFault(f"{what}{ended}\n{child.log.tail()}".rstrip(), **self._names)
 
 
 @functools.cache
@@ -211,17 +208,6 @@ def _exchange(process: subprocess.Popen[bytes], parameters: dict[str, object], t
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(STOP_SECONDS)
     return None
-
-
-def _keep_log(stream: IO[bytes], log: deque[str]) -> None:
-    with contextlib.suppress(OSError, ValueError), stream:
-        for line in stream:
-            log.append(line.decode("utf-8", "replace").rstrip())
-
-
-def _tail(log: deque[str]) -> str:
-    lines = list(log)[-TAIL_LINES:]
-    return "\n".join(["last lines of the engine's log:", *(f"  {line}" for line in lines)]) if lines else ""
 
 
 def _stop(process: subprocess.Popen[bytes], owner: int) -> None:
