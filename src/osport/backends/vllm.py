@@ -51,6 +51,8 @@ ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",
     # On a CPU, vLLM would pin its threads to cores, the same ones in each process.
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    # Threads that spin while they wait for one another crawl as soon as another process wants their core.
+    "GOMP_SPINCOUNT": "300",
 }
 
 
