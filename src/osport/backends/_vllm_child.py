@@ -19,7 +19,8 @@ from typing import Any
 
 PARENT_POLL_SECONDS = 0.5
 LINE_LIMIT = 2**30
-STOP_SECONDS = 3.0
+# vLLM's own processes want some seconds to end in order, and to be waited for by those that started them.
+STOP_SECONDS = 8.0
 DIED = 3
 
 

@@ -151,6 +151,10 @@ class VllmBackend(Backend):
         """From the model's folder; nothing is loaded."""
         return self._hf.facts(_engine_name())
 
+    def load(self) -> None:
+        """Start the engine and wait until the model is loaded."""
+        self._engine.running()
+
     def generate(self, request: Request) -> Completion:
         """Answer one request."""
         call = self._prepared(request)
