@@ -19,7 +19,8 @@ from typing import Any
 
 PARENT_POLL_SECONDS = 0.5
 LINE_LIMIT = 2**30
-STOP_SECONDS = 3.0
+# vLLM's own processes want some seconds to end in order, and to be waited for by those that started them.
+STOP_SECONDS = 8.0
 DIED = 3
 
 
@@ -168,9 +169,7 @@ class Calls:
         )
         async for output in self.engine.generate({"prompt_token_ids": prompt + ids}, params, name):
             places = output.prompt_logprobs[len(prompt) :]
-        return [
-            [place[token].decoded_token or "", place[token].logprob] for token, place in zip(ids, places, strict=True)
-        ]
+        return [[place[token].decoded_token or "", place[token].logprob] for token, place in zip(ids, places, strict=True)]
 
     async def count(self, number: int, prompt: Any) -> None:
         """How many tokens a prompt has."""

@@ -36,7 +36,7 @@ __all__ = ["Running", "VllmEngine"]
 
 NAME = "vllm"
 MAX_RESTARTS = 3
-STOP_SECONDS = 10.0
+STOP_SECONDS = 15.0
 LOG_LINES_SHOWN = 20
 CLOSED = "this vllm model is closed; make a new Model"
 

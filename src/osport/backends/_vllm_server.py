@@ -26,6 +26,7 @@ class VllmServer(OpenAICompatBackend):
     """
 
     name = "vllm"
+    extra = "vllm"
     key_variable = "VLLM_API_KEY"
     url_variable = "VLLM_BASE_URL"
     dialect = "vllm"

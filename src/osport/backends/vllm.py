@@ -15,11 +15,13 @@ from osport.backends._llama_constraints import compiled, refuse_stop_strings
 from osport.backends._options import check_number, check_seconds, check_switch, default_threads, refuse_unknown
 from osport.backends._visible_text import VisibleText
 from osport.backends._vllm_engine import VllmEngine
+from osport.backends._vllm_server import VllmServer
 from osport.core.types import FinishReason, Sampling
-from osport.errors import MissingDependency, OsportError, ServerFault, UsageError
+from osport.errors import BackendError, MissingDependency, OsportError, ServerFault, UsageError
 from osport.plugin import (
     ALL_SAMPLING,
     Backend,
+    BackendSpec,
     Capabilities,
     Completion,
     ContinuationScore,
@@ -32,7 +34,7 @@ from osport.plugin import (
     Usage,
 )
 
-__all__ = ["VllmBackend"]
+__all__ = ["VLLM", "VllmBackend"]
 
 NAME = "vllm"
 KINDS: frozenset[str] = frozenset({"json_schema", "choice", "regex", "grammar"})
@@ -51,6 +53,8 @@ ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",
     # On a CPU, vLLM would pin its threads to cores, the same ones in each process.
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    # Threads that spin while they wait for one another crawl as soon as another process wants their core.
+    "GOMP_SPINCOUNT": "300",
 }
 
 
@@ -148,6 +152,10 @@ class VllmBackend(Backend):
     def facts(self) -> ModelFacts:
         """From the model's folder; nothing is loaded."""
         return self._hf.facts(_engine_name())
+
+    def load(self) -> None:
+        """Start the engine and wait until the model is loaded."""
+        self._engine.running()
 
     def generate(self, request: Request) -> Completion:
         """Answer one request."""
@@ -347,3 +355,13 @@ def _engine_name() -> str:
         except PackageNotFoundError:
             continue
     raise MissingDependency("vllm", "vllm")
+
+
+def _opened(model: str, **options: object) -> Backend:
+    """``NAME@http://host/v1`` is a server that runs already, all else is loaded here."""
+    by_url = "@http://" in model or "@https://" in model
+    return VllmServer(model, **options) if by_url else VllmBackend(model, **options)  # type: ignore[arg-type]
+
+
+VLLM = BackendSpec(NAME, _opened, VllmBackend.features | VllmServer.features, "osport")
+"""Both ways to vLLM under one name."""
