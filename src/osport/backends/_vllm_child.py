@@ -169,7 +169,9 @@ class Calls:
         )
         async for output in self.engine.generate({"prompt_token_ids": prompt + ids}, params, name):
             places = output.prompt_logprobs[len(prompt) :]
-        return [[place[token].decoded_token or "", place[token].logprob] for token, place in zip(ids, places, strict=True)]
+        return [
+            [place[token].decoded_token or "", place[token].logprob] for token, place in zip(ids, places, strict=True)
+        ]
 
     async def count(self, number: int, prompt: Any) -> None:
         """How many tokens a prompt has."""

@@ -17,7 +17,7 @@ from osport.backends._visible_text import VisibleText
 from osport.backends._vllm_engine import VllmEngine
 from osport.backends._vllm_server import VllmServer
 from osport.core.types import FinishReason, Sampling
-from osport.errors import BackendError, MissingDependency, OsportError, ServerFault, UsageError
+from osport.errors import MissingDependency, OsportError, ServerFault, UsageError
 from osport.plugin import (
     ALL_SAMPLING,
     Backend,
