@@ -90,8 +90,7 @@ class LlamaCppBackend(Backend):
 
     def load(self) -> None:
         """Read the model into memory."""
-        with self._queue.turn(self._timeout), self._queue.step():
-            self._engine()
+        self._calls.load()
 
     def capabilities(self) -> Capabilities:
         """Everything but tools; forms are enforced while sampling."""
