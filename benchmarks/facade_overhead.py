@@ -11,6 +11,7 @@ the median of the ratios of neighbours: of tokens a second, and of the time to t
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -24,11 +25,16 @@ from osport import Message, Model
 from osport.backends._llama_cpp_calls import LlamaCppCalls
 from osport.backends._llama_cpp_engine import LlamaCppEngine
 
-QUESTION = "Write a long story about the sea."
+_numbers = itertools.count(100)
 AIM = 0.98
 
 Call = Callable[[], tuple[int, float]]
 """Makes one call and returns how many tokens it generated, and the seconds until the first piece (0: no stream)."""
+
+
+def question() -> str:
+    """Another one at each call: a prompt that is known to its end is no measure of the time to the first piece."""
+    return f"{next(_numbers)} long stories were written about the sea. Write another one."
 
 
 def timed(call: Call) -> tuple[float, float]:
@@ -70,11 +76,11 @@ def report(name: str, pairs: list[tuple[float, float]]) -> None:
 
 def facade_calls(model: Model, settings: dict[str, Any]) -> tuple[Call, Call]:
     def generate() -> tuple[int, float]:
-        return model.generate(QUESTION, **settings).usage.completion_tokens or 0, 0.0
+        return model.generate(question(), **settings).usage.completion_tokens or 0, 0.0
 
     def stream() -> tuple[int, float]:
         return counted(
-            model.stream([Message.user(QUESTION)], **settings),
+            model.stream([Message.user(question())], **settings),
             lambda piece: (piece.completion and piece.completion.usage.completion_tokens) or 0,
         )
 
@@ -82,8 +88,11 @@ def facade_calls(model: Model, settings: dict[str, Any]) -> tuple[Call, Call]:
 
 
 def server_calls(model: Model, settings: dict[str, Any]) -> tuple[Call, Call]:
-    effective = model.generate(QUESTION, **settings).effective
-    body = {**effective, "messages": [{"role": "user", "content": QUESTION}]}
+    effective = model.generate(question(), **settings).effective
+
+    def body() -> dict[str, Any]:
+        return {**effective, "messages": [{"role": "user", "content": question()}]}
+
     endpoint = model.backend.endpoint  # type: ignore[attr-defined]
     url = endpoint.url + str(effective["route"])
     client = httpx.Client(
@@ -94,10 +103,10 @@ def server_calls(model: Model, settings: dict[str, Any]) -> tuple[Call, Call]:
     )
 
     def generate() -> tuple[int, float]:
-        return int(client.post(url, json=body).json()["usage"]["completion_tokens"]), 0.0
+        return int(client.post(url, json=body()).json()["usage"]["completion_tokens"]), 0.0
 
     def stream() -> tuple[int, float]:
-        asked = {**body, "stream": True, "stream_options": {"include_usage": True}}
+        asked = {**body(), "stream": True, "stream_options": {"include_usage": True}}
         started, first, tokens = time.perf_counter(), 0.0, 0
         with client.stream("POST", url, json=asked, headers={"Connection": "close"}) as response:
             for line in response.iter_lines():
@@ -122,7 +131,6 @@ def package_calls(model: Model, settings: dict[str, Any]) -> tuple[Call, Call]:
         engine = LlamaCppEngine(said.path, context=said.context, threads=said.threads, gpu_layers=said.gpu_layers)
         llama = engine._llama
     asked: dict[str, Any] = {
-        "messages": [{"role": "user", "content": QUESTION}],
         "max_tokens": settings["max_tokens"],
         "temperature": 0.0,
         "top_p": 1.0,
@@ -132,12 +140,15 @@ def package_calls(model: Model, settings: dict[str, Any]) -> tuple[Call, Call]:
         "seed": 0,
     }
 
+    def messages() -> list[dict[str, str]]:
+        return [{"role": "user", "content": question()}]
+
     def generate() -> tuple[int, float]:
-        return int(llama.create_chat_completion(**asked)["usage"]["completion_tokens"]), 0.0
+        return int(llama.create_chat_completion(messages(), **asked)["usage"]["completion_tokens"]), 0.0
 
     def stream() -> tuple[int, float]:
         # The first chunk names the role and comes before anything is computed.
-        chunks = llama.create_chat_completion(**asked, stream=True)
+        chunks = llama.create_chat_completion(messages(), **asked, stream=True)
         started, first, tokens = time.perf_counter(), 0.0, 0
         for chunk in chunks:
             if "content" in chunk["choices"][0]["delta"]:

@@ -192,15 +192,19 @@ def test_close_does_not_wait_until_the_prompt_is_read(roomy):
     assert "closed" in str(outcome[0])
 
 
-def test_a_stream_that_is_left_frees_the_engine(backend):
-    pieces = backend.stream(LONG)
-    next(pieces)
-    pid = backend._calls.pid
-    pieces.close()
-    started = time.monotonic()
-    assert backend.generate(ask()).text
-    assert time.monotonic() - started < AT_ONCE
-    assert backend._calls.pid == pid
+def test_a_stream_that_is_left_frees_the_engine_and_keeps_what_was_read(backend):
+    whole = backend.generate(ask("Write a long story."))
+    for _ in range(5):
+        pieces = backend.stream(LONG)
+        next(pieces)
+        pid = backend._calls.pid
+        pieces.close()
+        started = time.monotonic()
+        again = backend.generate(ask("Write a long story."))
+        assert time.monotonic() - started < AT_ONCE
+        assert again.text == whole.text
+        assert again.usage.cached_tokens == again.usage.prompt_tokens - 1
+        assert backend._calls.pid == pid
 
 
 @pytest.mark.parametrize("in_process", [False, True], ids=["child", "in-process"])
