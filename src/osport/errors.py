@@ -28,8 +28,8 @@ A message says what was wrong, where, and what to do about it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from osport.core.types import Completion, Enforcement
@@ -68,7 +68,18 @@ __all__ = [
 
 
 class OsportError(Exception):
-    """Root of the tree: ``except OsportError`` catches all that osport raises on purpose."""
+    """Root of the tree: ``except OsportError`` catches all that osport raises on purpose.
+
+    Every error of the tree can be pickled, so that it crosses from a worker process unharmed.
+    """
+
+    def __reduce__(self) -> tuple[Callable[..., OsportError], tuple[Any, ...], dict[str, Any]]:
+        # Not by calling the class again: some of them take other arguments than their message.
+        return _made_anew, (type(self), self.args), self.__dict__
+
+
+def _made_anew(kind: type[OsportError], args: tuple[Any, ...]) -> OsportError:
+    return kind.__new__(kind, *args)
 
 
 class UsageError(OsportError, ValueError):

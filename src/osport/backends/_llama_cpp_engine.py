@@ -5,52 +5,32 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import threading
-from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from osport.backends._llama_cpp_log import clear_log, keep_log, log_tail
+from osport.backends._stop_flag import StopFlag, Stopped
 from osport.constrained.masks import ModelMasks, TokenMask
 from osport.constrained.vocabulary import llama_vocabulary
-from osport.core.types import Constraint, Sampling
-from osport.errors import BackendError, BadRequest, MissingDependency, ServerFault
+from osport.core.types import Constraint, Sampling, TokenLogprob
+from osport.errors import BackendError, BadRequest, MissingDependency, ServerFault, UsageError
 
-__all__ = ["LlamaCppEngine", "import_llama_cpp"]
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["LlamaCppEngine"]
 
 NAME = "llama_cpp"
 # Penalties look back this many generated tokens; the samplers below are always off.
 LAST_TOKENS = 64
 PINNED: dict[str, Any] = {"typical_p": 1.0, "mirostat_mode": 0}
-LOG_LINES = 200
-TAIL_LINES = 8
+BATCH = 512
+# Every token of a scored batch has a row of logits, 0.2 to 1 MB each.
+SCORED_AT_ONCE = 64
 
-_log: deque[str] = deque(maxlen=LOG_LINES)
-_log_callback: Any = None
 _loading = threading.Lock()
-
-
-def import_llama_cpp() -> Any:
-    """The package, with its log kept in memory instead of on the host's stderr."""
-    try:
-        import llama_cpp
-    except ImportError as error:
-        raise MissingDependency("llama-cpp-python", "llama-cpp") from error
-    global _log_callback
-    if _log_callback is None:
-
-        def keep(level: int, text: bytes, user_data: object) -> None:
-            _log.append(text.decode("utf-8", "replace").rstrip())
-
-        # The engine keeps only the address, so the callback must never be collected.
-        _log_callback = llama_cpp.llama_log_callback(keep)
-    llama_cpp.llama_log_set(_log_callback, ctypes.c_void_p(0))
-    return llama_cpp
-
-
-def log_tail() -> str:
-    """The last lines that llama.cpp logged in this process."""
-    lines = [line for line in _log if line.strip(". ")][-TAIL_LINES:]
-    return "\n".join(["last lines of the engine's log:", *(f"  {line}" for line in lines)]) if lines else ""
 
 
 class MaskedLogits:
@@ -97,32 +77,57 @@ class LlamaCppEngine:
     """The loaded model. Not thread-safe: whoever calls holds a turn and a step."""
 
     def __init__(self, path: Path, *, context: int, threads: int, gpu_layers: int) -> None:
-        self._package = import_llama_cpp()
+        self._package = _import_llama_cpp()
         # Made for the first constrained answer: it walks the whole vocabulary.
         self._masks: ModelMasks | None = None
-        _log.clear()
+        clear_log()
         try:
             with _host_output_untouched(self._package):
                 self._llama = self._package.Llama(
                     str(path),
                     n_ctx=context,
-                    n_batch=min(context, 512),
+                    n_batch=min(context, BATCH),
                     n_threads=threads,
                     n_threads_batch=threads,
                     n_gpu_layers=gpu_layers,
                     last_n_tokens_size=LAST_TOKENS,
                     verbose=False,
                 )
-        except (ValueError, RuntimeError) as error:
-            raise BackendError(f"{NAME}: {path} does not load: {error}\n{log_tail()}".rstrip(), backend=NAME) from error
+        except (ValueError, RuntimeError, MemoryError) as error:
+            raise BackendError(
+                f"{NAME}: {path} does not load with context={context}: {error or type(error).__name__}. If memory is "
+                f"short, give a smaller context or a smaller file\n{log_tail()}".rstrip(),
+                backend=NAME,
+            ) from error
         self._vocabulary = self._package.llama_model_get_vocab(self._llama._model.model)
         self._piece = ctypes.create_string_buffer(256)
+        self._stop = StopFlag()
+
+    def stop_flag(self) -> StopFlag:
+        """The flag of the call that begins now."""
+        self._stop = StopFlag()
+        self._stop.hand_to(self._package, self._llama._ctx.ctx)
+        return self._stop
 
     def tokenize(self, text: str) -> list[int]:
         """Tokens of a prompt: special tokens recognised, BOS where the model wants one and never twice."""
         tokens: list[int] = self._llama.tokenize(text.encode("utf-8", "replace"), add_bos=True, special=True)
         begin = self._llama.token_bos()
         return tokens[1:] if tokens[:2] == [begin, begin] else tokens
+
+    def tokenize_behind(self, prompt: list[int], prompt_text: str, text: str) -> list[int]:
+        """Tokens of a text that follows a prompt whose own tokens stay what they are."""
+        whole = self.tokenize(prompt_text + text)
+        if whole[: len(prompt)] == prompt:
+            return whole[len(prompt) :]
+        # Prompt and text share a token where they meet. The model has read the prompt's own tokens by then.
+        alone: list[int] = self._llama.tokenize(text.encode("utf-8", "replace"), add_bos=False, special=False)
+        if b"".join(self.piece(token) for token in alone) == text.encode("utf-8", "replace"):
+            return alone
+        raise UsageError(
+            f"{text!r} cannot be scored behind a prompt that ends in {prompt_text[-12:]!r}: the tokenizer joins the "
+            "two; move the space between them from the prompt into the continuation, or the other way round"
+        )
 
     def cached(self, prompt: list[int]) -> int:
         """How many tokens of the prompt need not be computed again."""
@@ -153,12 +158,12 @@ class LlamaCppEngine:
         """Whether the token ends the generation."""
         return bool(self._package.llama_vocab_is_eog(self._vocabulary, token))
 
-    def piece(self, token: int) -> bytes:
-        """The bytes of one token; nothing for a special token."""
-        size = self._package.llama_token_to_piece(self._vocabulary, token, self._piece, len(self._piece), 0, False)
+    def piece(self, token: int, *, special: bool = False) -> bytes:
+        """The bytes of one token; of a special token nothing, or with ``special`` its name."""
+        size = self._package.llama_token_to_piece(self._vocabulary, token, self._piece, len(self._piece), 0, special)
         if size < 0:
             self._piece = ctypes.create_string_buffer(-size)
-            return self.piece(token)
+            return self.piece(token, special=special)
         return self._piece.raw[:size]
 
     def tokens(
@@ -167,13 +172,30 @@ class LlamaCppEngine:
         """Tokens without end. Every sampling parameter is given, none left to the package."""
         self._llama.set_seed(sampling.seed)
         processors = self._package.LogitsProcessorList([masked]) if masked is not None else None
-        try:
+        with self._faults():
             yield from self._llama.generate(
                 prompt, **self.parameters(sampling), logits_processor=processors, grammar=grammar
             )
-        except RuntimeError as error:
-            self.forget()
-            raise ServerFault(f"{NAME}: {error}\n{log_tail()}".rstrip(), backend=NAME) from error
+
+    def logprob(self, token: int, top: int) -> TokenLogprob:
+        """How likely the model itself found the token that :meth:`tokens` gave last."""
+        return self._told(token, self._log_softmax(-1), top)
+
+    def score(self, prompt: list[int], continuations: Sequence[list[int]], top: int) -> Iterator[list[TokenLogprob]]:
+        """The log-probabilities of each continuation's tokens behind the prompt, which is computed once."""
+        with self._faults():
+            behind_prompt = self._read(prompt)
+            for continuation in continuations:
+                row, told = behind_prompt, []
+                # A recurrent model cannot go back to where the prompt ended.
+                if not self._llama._ctx.kv_cache_seq_rm(-1, len(prompt), -1):
+                    self._read(prompt)
+                for start in range(0, len(continuation), SCORED_AT_ONCE):
+                    part = continuation[start : start + SCORED_AT_ONCE]
+                    rows = [row, *self._read_behind(len(prompt) + start, part)]
+                    told += [self._told(token, at, top) for token, at in zip(part, rows, strict=False)]
+                    row = rows[-1]
+                yield told
 
     @staticmethod
     def parameters(sampling: Sampling) -> dict[str, Any]:
@@ -192,6 +214,68 @@ class LlamaCppEngine:
     def close(self) -> None:
         """Free model and context. Nothing may be called afterwards."""
         self._llama.close()
+
+    def _read(self, prompt: list[int]) -> NDArray[np.float32]:
+        """Read the prompt, what is known of it left out; the log-probabilities of what may follow."""
+        same = min(self.cached(prompt), len(prompt) - 1)
+        if same and self._llama._ctx.kv_cache_seq_rm(-1, same, -1):
+            self._llama.n_tokens = same
+        else:
+            self.forget()
+        self._llama.eval(prompt[self._llama.n_tokens :])
+        # What is read behind it overwrites the logits of its end: who continues the prompt must read that again.
+        self._llama.n_tokens = len(prompt) - 1
+        return self._log_softmax(-1)
+
+    def _read_behind(self, place: int, tokens: list[int]) -> list[NDArray[np.float32]]:
+        """Read tokens at this place; the log-probabilities behind each of them."""
+        self._llama._batch.set_batch(batch=tokens, n_past=place, logits_all=True)
+        self._llama._ctx.decode(self._llama._batch)
+        return [self._log_softmax(at) for at in range(len(tokens))]
+
+    def _log_softmax(self, place: int) -> NDArray[np.float32]:
+        """Natural log-probabilities at one place of the batch that was read last (-1: its end)."""
+        import numpy as np
+
+        logits = self._package.llama_get_logits_ith(self._llama._ctx.ctx, place)
+        row = np.ctypeslib.as_array(logits, shape=(self._llama.n_vocab(),))
+        shifted: NDArray[np.float32] = row - row.max()
+        shifted -= np.log(np.exp(shifted).sum(dtype=np.float64))
+        return shifted
+
+    def _told(self, token: int, row: NDArray[np.float32], top: int) -> TokenLogprob:
+        import numpy as np
+
+        likeliest = np.argpartition(row, -top)[-top:].tolist() if top else []
+        alternatives: dict[str, float] = {}
+        for other in sorted(likeliest, key=lambda other: (-row[other], other)):
+            alternatives.setdefault(self._name(other), float(row[other]))
+        return TokenLogprob(self._name(token), float(row[token]), alternatives)
+
+    def _name(self, token: int) -> str:
+        """The text of a token; bytes that are no character by themselves as escapes, for they must stay apart."""
+        return self.piece(token, special=True).decode("utf-8", "backslashreplace")
+
+    @contextlib.contextmanager
+    def _faults(self) -> Iterator[None]:
+        try:
+            yield
+        except RuntimeError as error:
+            if self._stop.is_set:
+                # What was read before stays known, but for the last token: its logits may be spoilt.
+                self._llama.n_tokens = max(0, self._llama.n_tokens - 1)
+                raise Stopped from None
+            self.forget()
+            raise ServerFault(f"{NAME}: {error}\n{log_tail()}".rstrip(), backend=NAME) from error
+
+
+def _import_llama_cpp() -> Any:
+    try:
+        import llama_cpp
+    except ImportError as error:
+        raise MissingDependency("llama-cpp-python", "llama-cpp") from error
+    keep_log(llama_cpp)
+    return llama_cpp
 
 
 @contextlib.contextmanager

@@ -18,8 +18,8 @@ class OneAtATime:
     """A queue in front of one engine.
 
     A *turn* lasts for a whole answer, also while a stream waits for its consumer. A *step* lasts for
-    one call into the engine; ``close`` waits for the step and not for the turn, so a stream that
-    nobody reads on does not hold it up, and every later step finds the engine closed.
+    one call into an engine of this process; ``close`` waits for the step and not for the turn, so a stream
+    that nobody reads on does not hold it up, and every later step finds the engine closed.
     """
 
     def __init__(self, backend: str) -> None:
@@ -44,8 +44,7 @@ class OneAtATime:
                     f"{self._backend}: this thread is still reading a stream of this model; finish or close it first"
                 )
             free = self._free.wait_for(lambda: self.closed or self._owner is None, deadline - time.monotonic())
-            if self.closed:
-                raise UsageError(f"{self._backend}: {CLOSED}")
+            self.check_open()
             if not free:
                 raise TimedOut(
                     f"{self._backend}: other calls had the model for {timeout:g} s (timeout)", backend=self._backend
@@ -62,15 +61,26 @@ class OneAtATime:
     def step(self) -> Iterator[None]:
         """One call into the engine. Raises :class:`~osport.errors.UsageError` after ``close``."""
         with self._step:
-            if self.closed:
-                raise UsageError(f"{self._backend}: {CLOSED}")
+            self.check_open()
             yield
 
-    def close(self, release: Callable[[], None]) -> None:
-        """Refuse what comes from now on, let the step that runs finish, and release the engine once."""
-        with self._step, self._free:
+    def check_open(self) -> None:
+        """Raise :class:`~osport.errors.UsageError` after ``close``."""
+        if self.closed:
+            raise UsageError(f"{self._backend}: {CLOSED}")
+
+    def close(self, *, interrupt: Callable[[], None] | None = None, release: Callable[[], None] | None = None) -> None:
+        """Refuse what comes from now on, end the step that runs, and release the engine once.
+
+        ``interrupt`` makes a step that runs come to its end; ``release`` is called behind it.
+        """
+        with self._free:
             if self.closed:
                 return
             self.closed = True
             self._free.notify_all()
-            release()
+        if interrupt is not None:
+            interrupt()
+        if release is not None:
+            with self._step:
+                release()

@@ -1,61 +1,60 @@
-"""llama.cpp in this process, through llama-cpp-python.
+"""llama.cpp through llama-cpp-python, in a child process of its own or in this one.
 
-Three things end the process there, beyond the reach of any ``except``: a GBNF grammar that does not
-parse, a call after ``close``, and two threads on one model. Each is caught here before it happens.
+llama.cpp can end the process it runs in, beyond the reach of any ``except``: by a signal, by an assertion,
+or by taking more memory than there is. In the child that is an error of one call.
 """
 
 from __future__ import annotations
 
-import functools
-import time
-from collections.abc import Generator, Iterator, Sequence
-from importlib.metadata import version
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Sequence
 from importlib.util import find_spec
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from osport.backends._gguf_model import GgufModel
-from osport.backends._llama_constraints import GBNF, checked_gbnf, refuse_stop_strings
-from osport.backends._llama_cpp_engine import LAST_TOKENS, LlamaCppEngine
-from osport.backends._one_at_a_time import OneAtATime
+from osport.backends._interruption import Interruption
+from osport.backends._llama_constraints import refuse_stop_strings
+from osport.backends._llama_cpp_calls import NAME, LlamaCppCalls, Settings, engine_name
+from osport.backends._llama_cpp_guard import GuardedCalls
 from osport.backends._options import check_number, check_seconds, check_switch, default_threads, refuse_unknown
-from osport.backends._token_text import TokenText
-from osport.constrained.engines import DEFAULT_ENGINE, ENGINES, engine_named
-from osport.core.types import Constraint, FinishReason, Sampling
-from osport.errors import ContextOverflow, MissingDependency, TemplateError, TimedOut, UsageError
+from osport.constrained.engines import DEFAULT_ENGINE, ENGINES
+from osport.core.types import ContinuationScore
+from osport.errors import MissingDependency
 from osport.plugin import (
     ALL_SAMPLING,
     Backend,
     Capabilities,
     Completion,
     Delta,
-    Enforcement,
     Message,
     ModelFacts,
     Request,
-    Usage,
 )
+from osport.plugin.backend import iterate_in_thread
 
 __all__ = ["LlamaCppBackend"]
 
-NAME = "llama_cpp"
 KINDS: frozenset[str] = frozenset({"json_schema", "choice", "regex", "grammar", "tools"})
+OPTIONS = ("context", "threads", "gpu_layers", "timeout", "prompt_cache", "in_process", "startup_timeout")
 
 
 class LlamaCppBackend(Backend):
-    """llama.cpp in this process; one call at a time, the others queue.
+    """llama.cpp through llama-cpp-python; one call at a time, the others queue.
 
     ``model``: the path of a ``.gguf`` file or a name of the catalogue. ``context``: tokens that prompt
     and answer may have together (default: what the model was trained with, at most 8192); ``threads``
     (llama.cpp's own rule: all cores up to four, half of them above); ``gpu_layers`` (0; -1: all);
-    ``timeout`` of one call, waiting in the queue included (600 s; looked at between tokens);
-    ``prompt_cache``: whether what a prompt shares with the call before is not computed again (True).
+    ``timeout`` of one call, waiting in the queue included and loading not (600 s); ``prompt_cache``: whether
+    what a prompt shares with the call before is not computed again (True); ``in_process``: without the child
+    process that keeps a crash of the engine from this one (False); ``startup_timeout``: until the child has
+    loaded the model (120 s).
 
     Raises :class:`~osport.errors.UsageError` (options), :class:`~osport.errors.ModelNotFound`,
     :class:`~osport.errors.FormatError` (not GGUF, cut off), :class:`~osport.errors.MissingDependency`.
     """
 
     features: ClassVar[frozenset[str]] = (
-        ALL_SAMPLING | KINDS | {"chat", "raw_prompt", "prefill", "stream", "count_tokens"}
+        ALL_SAMPLING | KINDS | {"chat", "raw_prompt", "prefill", "stream", "count_tokens", "logprobs", "score"}
     )
 
     def __init__(
@@ -67,26 +66,32 @@ class LlamaCppBackend(Backend):
         gpu_layers: int = 0,
         timeout: float = 600.0,
         prompt_cache: bool = True,
+        in_process: bool = False,
+        startup_timeout: float = 120.0,
         **unknown: object,
     ) -> None:
         super().__init__(model)
-        refuse_unknown(NAME, unknown, ("context", "threads", "gpu_layers", "timeout", "prompt_cache"))
+        refuse_unknown(NAME, unknown, OPTIONS)
         if find_spec("llama_cpp") is None:
             raise MissingDependency("llama-cpp-python", "llama-cpp")
         self._gguf = GgufModel.find(model, backend=NAME)
-        self._context = self._gguf.checked_context(context, backend=NAME)
-        self._threads = check_number(NAME, "threads", default_threads() if threads is None else threads, at_least=1)
-        self._gpu_layers = check_number(NAME, "gpu_layers", gpu_layers, at_least=-1)
-        self._timeout = check_seconds(NAME, "timeout", timeout)
-        self._prompt_cache = check_switch(NAME, "prompt_cache", prompt_cache)
-        self._queue = OneAtATime(NAME)
-        self._loaded: LlamaCppEngine | None = None
-        self._template: Any = None
+        settings = Settings(
+            path=self._gguf.path,
+            name=self._gguf.name,
+            has_template=self._gguf.chat_template is not None,
+            context=self._gguf.checked_context(context, backend=NAME),
+            threads=check_number(NAME, "threads", default_threads() if threads is None else threads, at_least=1),
+            gpu_layers=check_number(NAME, "gpu_layers", gpu_layers, at_least=-1),
+            timeout=check_seconds(NAME, "timeout", timeout),
+            prompt_cache=check_switch(NAME, "prompt_cache", prompt_cache),
+        )
+        patience = check_seconds(NAME, "startup_timeout", startup_timeout)
+        alone = check_switch(NAME, "in_process", in_process)
+        self._calls = LlamaCppCalls(settings) if alone else GuardedCalls(settings, patience)
 
     def load(self) -> None:
         """Read the model into memory."""
-        with self._queue.turn(self._timeout), self._queue.step():
-            self._engine()
+        self._calls.load()
 
     def capabilities(self) -> Capabilities:
         """Everything but tools; forms are enforced while sampling."""
@@ -100,15 +105,59 @@ class LlamaCppBackend(Backend):
             constraint_engine=DEFAULT_ENGINE,
             constraint_engines=frozenset(ENGINES),
             enforced_by="sampling",
+            logprobs=True,
+            score=True,
         )
 
     def facts(self) -> ModelFacts:
         """From the GGUF header; nothing is loaded."""
-        return self._gguf.facts(_engine_name())
+        return self._gguf.facts(engine_name())
 
     def generate(self, request: Request) -> Completion:
         """Answer one request."""
-        answer = self._answer(request)
+        return self._whole(request, Interruption())
+
+    def stream(self, request: Request) -> Iterator[Delta]:
+        """Answer piece by piece. The model is taken until the last piece is read or the iterator closed."""
+        return self._pieces(request, Interruption())
+
+    async def agenerate(self, request: Request) -> Completion:
+        """Like :meth:`generate`, on a worker thread; cancelled, it frees the engine."""
+        interruption = Interruption()
+        try:
+            return await asyncio.to_thread(self._whole, request, interruption)
+        finally:
+            interruption.ask()
+
+    async def astream(self, request: Request) -> AsyncIterator[Delta]:
+        """Like :meth:`stream`, on a worker thread; left early, it frees the engine."""
+        interruption = Interruption()
+        try:
+            async for piece in iterate_in_thread(lambda: self._pieces(request, interruption)):
+                yield piece
+        finally:
+            interruption.ask()
+
+    def count_tokens(self, messages: Sequence[Message]) -> int:
+        """Prompt tokens of these messages after the chat template."""
+        return self._calls.count_tokens(messages, Interruption())
+
+    def score(self, request: Request, continuations: Sequence[str]) -> tuple[ContinuationScore, ...]:
+        """The model's log-probability of each continuation behind the prompt, which is computed once.
+
+        The prompt keeps its own tokens. ``request.logprobs`` alternatives are told for every token; the other
+        parameters of the request have no influence. Raises :class:`~osport.errors.ContextOverflow` where prompt
+        and continuation do not fit together.
+        """
+        return self._calls.score(request, continuations, Interruption())
+
+    def close(self) -> None:
+        """End the call that runs, and free the model."""
+        self._calls.close()
+
+    def _whole(self, request: Request, interruption: Interruption) -> Completion:
+        refuse_stop_strings(request)
+        answer = self._calls.answer(request, interruption, pieces=False)
         while True:
             try:
                 next(answer)
@@ -116,155 +165,15 @@ class LlamaCppBackend(Backend):
                 completion: Completion = end.value
                 return completion
 
-    def stream(self, request: Request) -> Iterator[Delta]:
-        """Answer piece by piece. The model is taken until the last piece is read or the iterator closed."""
-        answer = self._answer(request)
-        while True:
-            try:
-                yield Delta(next(answer))
-            except StopIteration as end:
-                yield Delta("", end.value)
-                return
-
-    def count_tokens(self, messages: Sequence[Message]) -> int:
-        """Prompt tokens of these messages after the chat template."""
-        prompt = self._rendered(messages)
-        with self._queue.turn(self._timeout), self._queue.step():
-            return len(self._engine().tokenize(prompt))
-
-    def close(self) -> None:
-        """Free the model, once the call into the engine that runs has returned."""
-        self._queue.close(self._release)
-
-    def _release(self) -> None:
-        if self._loaded is not None:
-            self._loaded.close()
-            self._loaded = None
-
-    def _engine(self) -> LlamaCppEngine:
-        """The loaded model; the caller holds a step."""
-        if self._loaded is None:
-            self._loaded = LlamaCppEngine(
-                self._gguf.path, context=self._context, threads=self._threads, gpu_layers=self._gpu_layers
-            )
-        return self._loaded
-
-    def _answer(self, request: Request) -> Generator[str, None, Completion]:
-        """The pieces of the answer, then the whole of it."""
-        started = time.perf_counter()
-        timeout = request.timeout or self._timeout
+    def _pieces(self, request: Request, interruption: Interruption) -> Iterator[Delta]:
         refuse_stop_strings(request)
-        sampling = request.sampling.filled()
-        prompt_text = request.prompt if request.prompt is not None else self._rendered(request.messages)
-        gbnf = _native(request.constraint)
-        with self._queue.turn(timeout):
-            with self._queue.step():
-                engine = self._engine()
-                prompt = engine.tokenize(prompt_text)
-                limit = self._room(prompt, sampling)
-                if not self._prompt_cache:
-                    engine.forget()
-                cached = engine.cached(prompt)
-                masked = engine.masked(request.constraint) if request.constraint is not None and not gbnf else None
-                grammar = engine.grammar(gbnf) if gbnf else None
-                tokens = iter(engine.tokens(prompt, sampling, masked=masked, grammar=grammar))
-            text = TokenText(sampling.stop or ())
-            pieces: list[str] = []
-            produced = 0
-            first: float | None = None
-            finish: FinishReason = "length"
-            while produced < limit:
-                with self._queue.step():
-                    token = next(tokens)
-                    produced += 1
-                    ended = engine.is_end(token)
-                    piece = "" if ended else text.push(engine.piece(token))
-                    if masked is not None:
-                        ended = masked.advance(token, produced, ended=ended)
-                if piece:
-                    first = first or time.perf_counter() - started
-                    pieces.append(piece)
-                    yield piece
-                if ended or text.stopped:
-                    finish = "stop"
-                    break
-                if time.perf_counter() - started > timeout:
-                    raise TimedOut(f"{NAME}: no complete answer within {timeout:g} s (timeout)", backend=NAME)
-            if rest := text.finish():
-                pieces.append(rest)
-                yield rest
-        return Completion(
-            text="".join(pieces),
-            finish_reason=finish,
-            model=self._gguf.name,
-            backend=NAME,
-            usage=Usage(prompt_tokens=len(prompt), completion_tokens=produced, cached_tokens=cached),
-            enforcement=_enforcement(request.constraint),
-            effective=self._effective(sampling, limit, request.constraint),
-            latency=time.perf_counter() - started,
-            ttft=first,
-        )
-
-    def _room(self, prompt: list[int], sampling: Sampling) -> int:
-        """How many tokens the answer may have."""
-        if not prompt:
-            raise UsageError(f"{NAME}: the prompt is empty")
-        room = self._context - len(prompt)
-        if room < 1:
-            raise ContextOverflow(
-                f"{NAME}: the prompt has {len(prompt)} tokens and the context {self._context}; at least one must be "
-                "left for the answer. osport never trims a prompt: shorten it or give a larger context",
-                backend=NAME,
-            )
-        return min(room, sampling.max_tokens or room)
-
-    def _rendered(self, messages: Sequence[Message]) -> str:
-        if self._gguf.chat_template is None:
-            raise TemplateError(
-                f"{self._gguf.path} holds no chat template; send a raw prompt, or give Model a ChatTemplate"
-            )
-        if self._template is None:
-            from osport.chat_template import ChatTemplate
-
-            self._template = ChatTemplate.from_gguf(self._gguf.path)
-        text: str = self._template.render(messages, continue_final=messages[-1].role == "assistant").text
-        return text
-
-    def _effective(self, sampling: Sampling, limit: int, constraint: Constraint | None) -> dict[str, Any]:
-        """What was sent, in osport's words; where the context cut ``max_tokens`` short, both numbers."""
-        parameters = LlamaCppEngine.parameters(sampling)
-        cut = {"max_tokens_asked": sampling.max_tokens} if limit != sampling.max_tokens else {}
-        return {
-            "context": self._context,
-            "threads": self._threads,
-            "gpu_layers": self._gpu_layers,
-            "max_tokens": limit,
-            **cut,
-            "temperature": parameters.pop("temp"),
-            **parameters,
-            "repeat_last_n": LAST_TOKENS,
-            "seed": sampling.seed,
-            "stop": list(sampling.stop or ()),
-            "cache_prompt": self._prompt_cache,
-            **({"constraint": {constraint.kind: constraint.value}} if constraint is not None else {}),
-        }
-
-
-def _native(constraint: Constraint | None) -> str:
-    """The constraint as a text for llama.cpp itself: GBNF, unless a mask engine was asked for by name."""
-    if constraint is None or constraint.kind != "grammar" or constraint.engine not in (None, GBNF):
-        return ""
-    return checked_gbnf(constraint.value)
-
-
-def _enforcement(constraint: Constraint | None) -> Enforcement:
-    if constraint is None:
-        return Enforcement()
-    if _native(constraint):
-        return Enforcement("sampling", f"{GBNF} in {_engine_name()}")
-    return Enforcement("sampling", engine_named(constraint.engine or DEFAULT_ENGINE).version())
-
-
-@functools.cache
-def _engine_name() -> str:
-    return f"llama-cpp-python {version('llama-cpp-python')}"
+        answer = self._calls.answer(request, interruption, pieces=True)
+        try:
+            while True:
+                try:
+                    yield Delta(next(answer))
+                except StopIteration as end:
+                    yield Delta("", end.value)
+                    return
+        finally:
+            answer.close()
