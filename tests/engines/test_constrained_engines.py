@@ -9,12 +9,13 @@ import sys
 import pytest
 
 from osport import ConstrainedOutput, Message, Model, Tool
+from osport.backends._llama_cpp_engine import LlamaCppEngine
 from osport.backends.llama_cpp import LlamaCppBackend
 from osport.constrained.masks import ModelMasks
 from osport.constrained.vocabulary import llama_vocabulary
 from osport.core.call_form import CallForm
 from osport.errors import BackendError, Truncated, UnsupportedFeature
-from osport.plugin import Constraint, Request, Sampling
+from osport.plugin import Constraint, Request
 
 pytestmark = pytest.mark.engine
 
@@ -138,7 +139,7 @@ def test_a_call_that_does_not_fit_is_truncated_not_half(model):
 def test_a_fault_in_a_mask_engine_is_raised(model_path, engine, monkeypatch):
     from osport.constrained.masks import TokenMask
 
-    with LlamaCppBackend(str(model_path), context=512, threads=1) as backend:
+    with LlamaCppBackend(str(model_path), context=512, threads=1, in_process=True) as backend:
         asked = Request((Message.user("hi"),), constraint=Constraint("choice", ("yes", "no"), engine))
         assert backend.generate(asked).text in ("yes", "no")
         calls = []
@@ -189,31 +190,35 @@ print("alive")
     assert done.stdout.strip() == "alive", done.stderr[-800:]
 
 
-def test_the_vocabulary_spells_what_the_model_says(model_path):
-    with LlamaCppBackend(str(model_path), context=64, threads=1) as backend:
-        backend.generate(Request((Message.user("hi"),), sampling=Sampling(max_tokens=1)))
-        loaded = backend._loaded
-        vocabulary = llama_vocabulary(loaded._llama)
-        text = 'Grüße, {"a": [1, 2]}'.encode()
-        tokens = loaded._llama.tokenize(text, add_bos=False, special=False)
-        assert b"".join(vocabulary.pieces[token] for token in tokens) == text
-        assert all(loaded.is_end(token) for token in vocabulary.ends)
-        assert len(vocabulary.pieces) == loaded._llama.n_vocab()
+@pytest.fixture
+def loaded(model_path):
+    engine = LlamaCppEngine(model_path, context=64, threads=1, gpu_layers=0)
+    yield engine
+    engine.close()
 
 
-def test_a_replayed_answer_is_the_same_to_every_engine(model, model_path):
-    """What one engine let through, the others let through token by token."""
-    with LlamaCppBackend(str(model_path), context=512, threads=1) as backend:
-        backend.generate(Request((Message.user("hi"),), sampling=Sampling(max_tokens=1)))
-        masks = ModelMasks(llama_vocabulary(backend._loaded._llama))
-        text = json.dumps({"name": "saw", "kind": "tool", "tags": [True]}, separators=(",", ":"))
-        tokens = backend._loaded._llama.tokenize(text.encode(), add_bos=False, special=False)
-        for name, package in PACKAGES.items():
-            try:
-                __import__(package)
-            except ImportError:
-                continue
-            mask = masks.mask(Constraint("json_schema", RECORD, name))
-            for token in tokens:
-                mask.advance(token)
-            assert mask.is_accepting
+def test_the_vocabulary_spells_what_the_model_says(loaded):
+    vocabulary = llama_vocabulary(loaded._llama)
+    text = 'Grüße, {"a": [1, 2]}'.encode()
+    tokens = loaded._llama.tokenize(text, add_bos=False, special=False)
+    assert b"".join(vocabulary.pieces[token] for token in tokens) == text
+    assert all(loaded.is_end(token) for token in vocabulary.ends)
+    assert len(vocabulary.pieces) == loaded._llama.n_vocab()
+
+
+def test_an_answer_is_taken_token_by_token(loaded, engine):
+    masks = ModelMasks(llama_vocabulary(loaded._llama))
+    text = json.dumps({"name": "saw", "kind": "tool", "tags": [True]}, separators=(",", ":"))
+    mask = masks.mask(Constraint("json_schema", RECORD, engine))
+    for token in loaded._llama.tokenize(text.encode(), add_bos=False, special=False):
+        mask.advance(token)
+    assert mask.is_accepting
+
+
+@pytest.mark.parametrize("in_process", [True, False])
+def test_a_refusal_comes_out_of_the_child_process_as_itself(model_path, engine, in_process):
+    schema = {"type": "array", "items": {"type": "string", "pattern": "(?=x)y"}}
+    with LlamaCppBackend(str(model_path), context=64, threads=1, in_process=in_process) as backend:
+        with pytest.raises(UnsupportedFeature, match=r"pattern at \$\.items\.pattern") as caught:
+            backend.generate(Request((Message.user("hi"),), constraint=Constraint("json_schema", schema, engine)))
+        assert caught.value.reason

@@ -1,4 +1,4 @@
-"""llama-cpp-python in this process. Without the guards, several of these tests would end the test run."""
+"""llama-cpp-python, in its child process and in this one; here the guards keep the test run alive."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import sys
 import threading
 
 import pytest
+from asking import SCHEMA, ask
 
 from osport.backends.llama_cpp import LlamaCppBackend
 from osport.constrained.masks import TokenMask
@@ -27,21 +28,28 @@ from osport.plugin import Constraint, Message, Request, Sampling
 
 pytestmark = pytest.mark.engine
 
-SCHEMA = {
-    "type": "object",
-    "properties": {"label": {"enum": ["pos", "neg"]}, "note": {"type": "string", "maxLength": 4}},
-    "required": ["label", "note"],
-    "additionalProperties": False,
-}
-
-
-def ask(text: str = "Say hi", *, constraint: Constraint | None = None, **sampling: object) -> Request:
-    return Request((Message.user(text),), sampling=Sampling(**{"max_tokens": 8, **sampling}), constraint=constraint)
-
 
 @pytest.fixture(scope="module")
 def backend(model_path):
     with LlamaCppBackend(str(model_path), context=512, threads=1) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def inside(model_path):
+    with LlamaCppBackend(str(model_path), context=512, threads=1, in_process=True) as made:
+        made.load()
+        yield made
+
+
+@pytest.fixture(scope="module", params=["child", "in-process"])
+def each(request):
+    return request.getfixturevalue("backend" if request.param == "child" else "inside")
+
+
+@pytest.fixture(params=[False, True], ids=["child", "in-process"])
+def fresh(request, model_path):
+    with LlamaCppBackend(str(model_path), context=512, threads=1, in_process=request.param) as made:
         yield made
 
 
@@ -51,42 +59,39 @@ def backend(model_path):
 @pytest.mark.parametrize(
     "gbnf", ["root ::= undefined-rule", "root ::= (", "# nothing", 'other ::= "a"', 'root ::= root "a"']
 )
-def test_a_grammar_that_does_not_parse_is_an_error(backend, gbnf):
-    for call in (backend.generate, lambda request: list(backend.stream(request))):
+def test_a_grammar_that_does_not_parse_is_an_error(each, gbnf):
+    for call in (each.generate, lambda request: list(each.stream(request))):
         with pytest.raises(BadRequest, match="GBNF"):
             call(ask(constraint=Constraint("grammar", gbnf)))
-    assert backend.generate(ask()).text
+    assert each.generate(ask()).text
 
 
-def test_a_call_after_close_is_an_error(model_path):
-    backend = LlamaCppBackend(str(model_path), context=256, threads=1)
-    backend.generate(ask())
-    backend.close()
-    backend.close()
-    for call in (backend.generate, lambda request: list(backend.stream(request))):
+def test_a_call_after_close_is_an_error(fresh):
+    fresh.generate(ask())
+    fresh.close()
+    fresh.close()
+    for call in (fresh.generate, lambda request: list(fresh.stream(request))):
         with pytest.raises(UsageError, match="closed"):
             call(ask())
     with pytest.raises(UsageError, match="closed"):
-        backend.count_tokens([Message.user("hi")])
+        fresh.count_tokens([Message.user("hi")])
 
 
-def test_a_stream_read_on_after_close_is_an_error(model_path):
-    backend = LlamaCppBackend(str(model_path), context=256, threads=1)
-    pieces = backend.stream(ask(max_tokens=50))
+def test_a_stream_read_on_after_close_is_an_error(fresh):
+    pieces = fresh.stream(ask(max_tokens=50))
     assert next(pieces).text
-    backend.close()
+    fresh.close()
     with pytest.raises(UsageError, match="closed"):
         list(pieces)
 
 
-def test_close_while_another_thread_generates_is_an_error_there(model_path):
-    backend = LlamaCppBackend(str(model_path), context=512, threads=1)
+def test_close_while_another_thread_generates_is_an_error_there(fresh):
     outcome: list[object] = []
     begun = threading.Event()
 
     def read() -> None:
         try:
-            for _ in backend.stream(ask("Write a long story.", max_tokens=400)):
+            for _ in fresh.stream(ask("Write a long story.", max_tokens=400)):
                 begun.set()
         except UsageError as error:
             outcome.append(error)
@@ -94,18 +99,18 @@ def test_close_while_another_thread_generates_is_an_error_there(model_path):
     reader = threading.Thread(target=read)
     reader.start()
     assert begun.wait(60)
-    backend.close()
+    fresh.close()
     reader.join(60)
     assert len(outcome) == 1
 
 
-def test_threads_on_one_model_wait_for_one_another(backend):
-    alone = {text: backend.generate(ask(text)).text for text in ("Say hi", "Count to five", "Name a colour")}
+def test_threads_on_one_model_wait_for_one_another(each):
+    alone = {text: each.generate(ask(text)).text for text in ("Say hi", "Count to five", "Name a colour")}
     together: dict[str, list[object]] = {text: [] for text in alone}
 
     def call(text: str) -> None:
-        together[text].append(backend.generate(ask(text)).text)
-        together[text].append(list(backend.stream(ask(text)))[-1].completion.text)
+        together[text].append(each.generate(ask(text)).text)
+        together[text].append(list(each.stream(ask(text)))[-1].completion.text)
 
     threads = [threading.Thread(target=call, args=(text,)) for text in alone for _ in range(2)]
     for thread in threads:
@@ -124,23 +129,23 @@ def test_an_empty_grammar_is_not_taken_for_none(backend, server):
 # What would never come back.
 
 
-def test_a_thread_that_would_wait_for_itself_is_told(backend):
-    pieces = backend.stream(ask(max_tokens=50))
+def test_a_thread_that_would_wait_for_itself_is_told(each):
+    pieces = each.stream(ask(max_tokens=50))
     next(pieces)
     with pytest.raises(UsageError, match="still reading a stream"):
-        backend.generate(ask())
+        each.generate(ask())
     pieces.close()
-    assert backend.generate(ask()).text
+    assert each.generate(ask()).text
 
 
-def test_waiting_for_a_stream_that_nobody_reads_has_an_end(backend):
-    pieces = backend.stream(ask(max_tokens=50))
+def test_waiting_for_a_stream_that_nobody_reads_has_an_end(each):
+    pieces = each.stream(ask(max_tokens=50))
     next(pieces)
     raised: list[BaseException] = []
 
     def call() -> None:
         try:
-            backend.generate(Request((Message.user("hi"),), timeout=0.2))
+            each.generate(Request((Message.user("hi"),), timeout=0.2))
         except TimedOut as error:
             raised.append(error)
 
@@ -151,11 +156,11 @@ def test_waiting_for_a_stream_that_nobody_reads_has_an_end(backend):
     assert len(raised) == 1
 
 
-def test_an_answer_that_takes_too_long_is_stopped(backend):
+def test_an_answer_that_takes_too_long_is_stopped(each):
     late = Request((Message.user("Write a long story."),), sampling=Sampling(max_tokens=400), timeout=0.2)
     with pytest.raises(TimedOut, match=r"0\.2 s"):
-        backend.generate(late)
-    assert backend.generate(ask()).text
+        each.generate(late)
+    assert each.generate(ask()).text
 
 
 # Answers.
@@ -170,9 +175,9 @@ def test_both_llama_cpp_backends_read_the_same_prompt_and_count_alike(backend, s
     assert ours.text == theirs.text
 
 
-def test_a_stream_adds_up_to_the_answer(backend):
-    *pieces, last = backend.stream(ask())
-    assert last.completion.text == "".join(piece.text for piece in pieces) == backend.generate(ask()).text
+def test_a_stream_adds_up_to_the_answer(each):
+    *pieces, last = each.stream(ask())
+    assert last.completion.text == "".join(piece.text for piece in pieces) == each.generate(ask()).text
     assert len(pieces) > 2
     assert last.completion.finish_reason == "length"
     assert 0 < last.completion.ttft < last.completion.latency
@@ -185,9 +190,9 @@ def test_a_prefill_is_continued_and_not_repeated(backend, server):
     assert backend.generate(request).text == server.generate(request).text
 
 
-def test_characters_of_several_tokens_come_whole(backend):
+def test_characters_of_several_tokens_come_whole(each):
     prompt = "Repeat: 😀 日本語 é 😀 日本語 é 😀 日本語 é 😀 日本語"
-    pieces = list(backend.stream(Request(prompt=prompt, sampling=Sampling(max_tokens=24))))
+    pieces = list(each.stream(Request(prompt=prompt, sampling=Sampling(max_tokens=24))))
     assert "\ufffd" not in "".join(piece.text for piece in pieces[:-2])
     assert any(ord(character) > 127 for piece in pieces for character in piece.text)
 
@@ -216,9 +221,9 @@ def test_the_prompt_cache_is_counted_and_can_be_switched_off(backend, model_path
     assert counts == [0, 0]
 
 
-def test_every_parameter_is_handed_on(backend, monkeypatch):
+def test_every_parameter_is_handed_on(inside, monkeypatch):
     handed: dict[str, object] = {}
-    engine = backend._loaded or (backend.generate(ask()) and backend._loaded)
+    engine = inside._calls.engine
     generate = engine._llama.generate
 
     def spy(tokens, **parameters):
@@ -236,7 +241,7 @@ def test_every_parameter_is_handed_on(backend, monkeypatch):
         "frequency_penalty": 0.125,
         "seed": 11,
     }
-    effective = backend.generate(ask(**sampling)).effective
+    effective = inside.generate(ask(**sampling)).effective
     assert {name: effective[name] for name in sampling} == sampling
     handed["temperature"] = handed["temp"]
     assert {name: handed[name] for name in sampling} == sampling
@@ -253,9 +258,9 @@ def test_an_answer_that_the_context_cuts_short_says_so(backend):
     assert completion.effective["max_tokens_asked"] == 400
 
 
-def test_a_prompt_beyond_the_context_is_refused_not_trimmed(backend):
+def test_a_prompt_beyond_the_context_is_refused_not_trimmed(each):
     with pytest.raises(ContextOverflow, match="the context 512"):
-        backend.generate(ask("word " * 600))
+        each.generate(ask("word " * 600))
 
 
 def test_an_empty_prompt_is_refused(backend):
@@ -277,8 +282,8 @@ def test_an_empty_prompt_is_refused(backend):
     ],
     ids=lambda value: value.kind if isinstance(value, Constraint) else "",
 )
-def test_forms_are_enforced_while_sampling(backend, constraint, pattern, temperature):
-    completion = backend.generate(ask("Is it good?", constraint=constraint, max_tokens=60, temperature=temperature))
+def test_forms_are_enforced_while_sampling(each, constraint, pattern, temperature):
+    completion = each.generate(ask("Is it good?", constraint=constraint, max_tokens=60, temperature=temperature))
     assert re.fullmatch(pattern, completion.text)
     assert completion.finish_reason == "stop"
     assert completion.enforcement.by == "sampling"
@@ -301,23 +306,23 @@ def test_stop_strings_cannot_cut_a_constrained_answer(backend, server):
             engine.generate(ask(constraint=Constraint("choice", ("a", "b")), stop=("b",)))
 
 
-def test_a_fault_inside_the_engine_callback_is_raised_not_swallowed(backend, monkeypatch):
+def test_a_fault_inside_the_engine_callback_is_raised_not_swallowed(inside, monkeypatch):
     def broken(self, scores):
         raise BackendError("the mask broke")
 
     monkeypatch.setattr(TokenMask, "apply", broken)
     with pytest.raises(BackendError, match="the mask broke"):
-        backend.generate(ask(constraint=Constraint("choice", ("yes", "no"))))
+        inside.generate(ask(constraint=Constraint("choice", ("yes", "no"))))
 
 
-def test_a_mask_that_is_never_asked_is_noticed(backend, monkeypatch):
-    engine = backend._loaded
+def test_a_mask_that_is_never_asked_is_noticed(inside, monkeypatch):
+    engine = inside._calls.engine
     generate = engine._llama.generate
     monkeypatch.setattr(
         engine._llama, "generate", lambda tokens, **given: generate(tokens, **{**given, "logits_processor": None})
     )
     with pytest.raises(BackendError, match="asked 0 times"):
-        backend.generate(ask(constraint=Constraint("choice", ("yes", "no"))))
+        inside.generate(ask(constraint=Constraint("choice", ("yes", "no"))))
 
 
 # The file, the options, the process.
@@ -352,7 +357,8 @@ def test_a_model_without_a_template_answers_raw_prompts_only(model_path, tmp_pat
         assert backend.generate(Request(prompt="Once", sampling=Sampling(max_tokens=2))).text
 
 
-def test_loading_and_answering_print_nothing_and_leave_the_descriptors_alone(model_path):
+@pytest.mark.parametrize("where", ["child", "in-process"])
+def test_loading_and_answering_print_nothing_and_leave_the_descriptors_alone(model_path, where):
     program = (
         "import sys, os, threading\n"
         "from osport.backends.llama_cpp import LlamaCppBackend\n"
@@ -364,11 +370,12 @@ def test_loading_and_answering_print_nothing_and_leave_the_descriptors_alone(mod
         "    while not done.is_set():\n"
         "        os.write(1, b'x\\n'); lines += 1; done.wait(0.001)\n"
         "talker = threading.Thread(target=talk); talker.start()\n"
-        "backend = LlamaCppBackend(sys.argv[1], context=256, threads=1)\n"
+        "backend = LlamaCppBackend(sys.argv[1], context=256, threads=1, in_process=sys.argv[2] == 'in-process')\n"
         "backend.generate(Request(prompt='Once', sampling=Sampling(max_tokens=2)))\n"
         "done.set(); talker.join(); os.write(1, str(lines).encode())\n"
     )
-    done = subprocess.run([sys.executable, "-c", program, str(model_path)], capture_output=True, text=True, timeout=120)
+    command = [sys.executable, "-c", program, str(model_path), where]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")
     *said, count = done.stdout.split("\n")
     assert said == ["x"] * int(count)
@@ -378,7 +385,7 @@ def test_facts_load_nothing(model_path):
     backend = LlamaCppBackend(str(model_path))
     assert backend.facts()["architecture"] == "llama"
     assert backend.facts()["engine"].startswith("llama-cpp-python 0.3")
-    assert backend._loaded is None
+    assert backend._calls.pid is None
 
 
 def test_both_backends_describe_the_file_alike(backend, server):

@@ -10,6 +10,7 @@ import time
 
 import httpx
 import pytest
+from asking import SCHEMA, ask
 
 from osport.backends._llama_wire import sampling_fields
 from osport.backends.llama_server import LlamaServerBackend
@@ -26,17 +27,6 @@ from osport.errors import (
 from osport.plugin import Constraint, Message, Request, Sampling
 
 pytestmark = pytest.mark.engine
-
-SCHEMA = {
-    "type": "object",
-    "properties": {"label": {"enum": ["pos", "neg"]}, "note": {"type": "string", "maxLength": 4}},
-    "required": ["label", "note"],
-    "additionalProperties": False,
-}
-
-
-def ask(text: str = "Say hi", *, constraint: Constraint | None = None, **sampling: object) -> Request:
-    return Request((Message.user(text),), sampling=Sampling(**{"max_tokens": 8, **sampling}), constraint=constraint)
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import pytest
+from processes import alive, wait_until_gone
 
 from osport import Model, Retries
 from osport.backends._embedded_server import MAX_RESTARTS, EmbeddedServer
@@ -32,22 +32,6 @@ backend = LlamaServerBackend(sys.argv[1], context=256, threads=1)
 backend.generate(Request((Message.user("Say hi"),), sampling=Sampling(max_tokens=1)))
 print(backend._embedded.pid, flush=True)
 """
-
-
-def alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    # A process that has ended but that nobody has waited for yet still has an entry.
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-
-
-def wait_until_gone(pid: int, seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + seconds
-    while alive(pid):
-        assert time.monotonic() < deadline, f"process {pid} was left behind"
-        time.sleep(0.05)
 
 
 @pytest.fixture

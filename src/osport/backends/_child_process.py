@@ -18,6 +18,8 @@ __all__ = ["ChildProcess"]
 # cores, 64 tokens of a 135M model: idle 0.42 s either way; beside one busy process 6 s and more with OpenMP's
 # own spin count, 1.2 to 2.3 s with this one.
 BESIDE_OTHERS = {"GOMP_SPINCOUNT": "300"}
+# Where a debugger is installed, a failed assertion of llama.cpp starts it and its backtrace hides the assertion.
+NO_DEBUGGER = {"GGML_NO_BACKTRACE": "1"}
 STOP_SECONDS = 3.0
 
 
@@ -34,7 +36,7 @@ class ChildProcess:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env={**BESIDE_OTHERS, **os.environ},
+            env={**BESIDE_OTHERS, **NO_DEBUGGER, **os.environ},
             # Ctrl-C in the terminal reaches the parent only, which then stops the child in order.
             start_new_session=True,
         )

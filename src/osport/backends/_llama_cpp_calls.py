@@ -67,7 +67,7 @@ class LlamaCppCalls:
 
     def load(self) -> None:
         """Load the model now."""
-        with self._queue.step():
+        with self._queue.turn(self.settings.timeout), self._queue.step():
             self._loaded()
 
     def answer(self, request: Request, interruption: Interruption, *, pieces: bool) -> Generator[str, None, Completion]:

@@ -63,6 +63,9 @@ def main() -> None:
                     interruption.ask()
         except EOFError:
             os._exit(0)
+        except BaseException:  # noqa: BLE001 - a child that listens no more would hang
+            traceback.print_exc()
+            os._exit(1)
 
     def load(interruption: Interruption) -> None:
         calls.load()

@@ -261,10 +261,11 @@ class LlamaCppEngine:
         try:
             yield
         except RuntimeError as error:
-            # What was read is half known to the package and half to the engine.
-            self.forget()
             if self._stop.is_set:
+                # What was read before stays known, but for the last token: its logits may be spoilt.
+                self._llama.n_tokens = max(0, self._llama.n_tokens - 1)
                 raise Stopped from None
+            self.forget()
             raise ServerFault(f"{NAME}: {error}\n{log_tail()}".rstrip(), backend=NAME) from error
 
 

@@ -8,7 +8,8 @@ import sys
 import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
-from multiprocessing import connection
+from multiprocessing.connection import Connection
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,13 @@ from osport.backends._interruption import Interruption
 from osport.backends._llama_cpp_calls import NAME, Settings
 from osport.backends._one_at_a_time import OneAtATime
 from osport.core.types import Completion, ContinuationScore, Message, Request
-from osport.errors import BackendError, ServerFault, TimedOut, UnsupportedFeature
+from osport.errors import BackendError, ServerFault, TimedOut, UnsupportedFeature, UsageError
 
 __all__ = ["GuardedCalls"]
 
 # The child stops a call by itself; if it does not within this many seconds, it hangs and is ended.
 PATIENCE = 5.0
+SHORT_OF_MEMORY = "If memory is short, give a smaller context or a smaller file"
 
 
 class GuardedCalls:
@@ -45,7 +47,7 @@ class GuardedCalls:
         return self._child.process.pid if self._child else None
 
     def load(self) -> None:
-        """Start the child with the model now."""
+        """Start the child and load the model now."""
         with self._queue.turn(self.settings.timeout):
             self._running()
 
@@ -147,9 +149,7 @@ class GuardedCalls:
         return child
 
     def _fault(self, child: _Child, what: str) -> ServerFault:
-        how = child.ended()
-        short = ". If memory is short, give a smaller context or a smaller file" if "signal 9" in how else ""
-        return ServerFault(f"{NAME}: the engine's process {what}{short} {how}", backend=NAME)
+        return ServerFault(f"{NAME}: the engine's process {what}. {SHORT_OF_MEMORY} {child.ended()}", backend=NAME)
 
 
 class _Child(ChildProcess):
@@ -159,22 +159,26 @@ class _Child(ChildProcess):
         super().__init__(Path(__file__).with_name("_llama_cpp_child.py"))
         self.out_of_patience = False
         self.talking = False
-        self._calls = 0
+        self.calls = 0
         self._sending = threading.Lock()
-        self._requests = connection.Connection(os.dup(self.stdin.fileno()), readable=False)
-        self._answers = connection.Connection(os.dup(self.stdout.fileno()), writable=False)
+        self._requests = Connection(os.dup(self.stdin.fileno()), readable=False)
+        self._answers = Connection(os.dup(self.stdout.fileno()), writable=False)
         self.stdin.close()
         self.stdout.close()
 
     def send(self, message: object) -> None:
         """Write one message; safe from any thread."""
+        try:
+            data = ForkingPickler.dumps(message)
+        except Exception as error:
+            raise UsageError(f"{NAME}: the request cannot be sent to the engine's process: {error}") from error
         with self._sending:
-            self._requests.send(message)
+            self._requests.send_bytes(data)
 
     def talk(self, interruption: Interruption, method: str, *arguments: object) -> Generator[str, None, Any]:
         """Call a method and hand on the pieces until its result."""
-        self._calls += 1
-        number = self._calls
+        self.calls += 1
+        number = self.calls
         self.send((number, method, *arguments))
         self.talking = True
         with interruption.acted_on_by(lambda: self._interrupt(number)):
@@ -190,7 +194,7 @@ class _Child(ChildProcess):
 
     def fall_silent(self) -> None:
         """End a call whose result nobody waits for; a child that does not is ended itself."""
-        self._interrupt(self._calls)
+        self._interrupt(self.calls)
         try:
             with self.ended_after(PATIENCE):
                 while self._answers.recv()[0] == "piece":

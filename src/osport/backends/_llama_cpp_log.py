@@ -11,6 +11,8 @@ __all__ = ["clear_log", "keep_log", "log_tail", "repeat_on_stderr"]
 
 LOG_LINES = 200
 TAIL_LINES = 8
+# ggml_log_level in ggml.h.
+DEBUG, CONTINUED = 1, 5
 
 _log: deque[str] = deque(maxlen=LOG_LINES)
 _callback: Any = None
@@ -21,10 +23,14 @@ def keep_log(package: Any) -> None:
     """Take over the log of ``llama_cpp``, for the whole process."""
     global _callback
     if _callback is None:
+        level_of_line = DEBUG
 
         def keep(level: int, text: bytes, user_data: object) -> None:
+            nonlocal level_of_line
+            level_of_line = level_of_line if level == CONTINUED else level
             line = text.decode("utf-8", "replace").rstrip()
-            if line.strip(". "):  # dots show the progress of loading
+            # Dots show the progress of loading.
+            if level_of_line != DEBUG and line.strip(". "):
                 _log.append(line)
                 if _repeat:
                     print(line, file=sys.stderr, flush=True)

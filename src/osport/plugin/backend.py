@@ -151,3 +151,6 @@ async def iterate_in_thread(start: Callable[[], Iterator[Delta]]) -> AsyncIterat
             yield item
     finally:
         gone.set()
+        # Cancelled while it waited, the event loop leaves a thread behind that still does.
+        with contextlib.suppress(queue.Full):
+            handover.put_nowait((None, None))
