@@ -63,16 +63,20 @@ def compare(llama_cpp: Backend, llama_server: Backend, prompt: str, tokens: int)
     alike = takewhile(lambda pair: pair[0].token == pair[1].token, zip(told, at_once.tokens, strict=False))
     noise = max((abs(one.logprob - other.logprob) for one, other in alike), default=0.0)
     text = ""
+    longer: Outcome | None = None
     for place, token in enumerate(told):
+        ended = theirs.text == text
+        rivals = [
+            (value, other)
+            for other, value in token.top.items()
+            if other != token.token and (other.startswith("<|") if ended else theirs.text.startswith(text + other))
+        ]
+        value, rival = max(rivals, default=(float("-inf"), ""))
+        here = Outcome(token.token, place, rival, token.logprob - value, noise)
         if not theirs.text.startswith(text + token.token):
-            ended = theirs.text == text
-            rivals = [
-                (value, other)
-                for other, value in token.top.items()
-                if (other.startswith("<|") if ended else theirs.text.startswith(text + other))
-            ]
-            value, rival = max(rivals, default=(float("-inf"), ""))
-            return Outcome(token.token, place, rival, token.logprob - value, noise)
+            return here if rival or longer is None else longer
+        # The other may have written the same letters as the beginning of a longer token.
+        longer = here if rival.startswith(token.token) else longer
         text += token.token
     counts = ours.usage.completion_tokens, theirs.usage.completion_tokens
     same = ours.text == theirs.text and counts[0] == counts[1]
