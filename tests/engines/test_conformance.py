@@ -43,6 +43,12 @@ class TestLlamaCpp(BackendConformance):
     overflow = TOO_LONG
 
 
+class TestLlamaCppInProcess(BackendConformance):
+    reference = f"llama_cpp:{MODEL}"
+    options = {**SMALL, "in_process": True}
+    overflow = TOO_LONG
+
+
 class TestAnthropic(BackendConformance):
     """The vendor's protocol, spoken to llama.cpp's own ``/v1/messages``."""
 

@@ -485,3 +485,35 @@ def test_what_an_observer_raises_is_logged_and_goes_no_further(observer, caplog)
     with caplog.at_level(logging.ERROR, "osport.plugin"):
         assert Model("echo:").generate("hi").text == "hi"
     assert "an observer that fails" in caplog.text
+
+
+def test_a_stream_that_is_cancelled_before_its_first_piece_leaves_no_thread_waiting():
+    begun, free = threading.Event(), threading.Event()
+
+    class Silent(Backend):
+        def capabilities(self):
+            return Capabilities(stream=True)
+
+        def stream(self, request):
+            begun.set()
+            free.wait(60)
+            yield Delta("late")
+
+    async def read() -> None:
+        async for _ in Silent("x").astream(Request([Message.user("hi")])):
+            pass
+
+    async def cancelled() -> None:
+        task = asyncio.create_task(read())
+        await asyncio.to_thread(begun.wait, 10)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    # asyncio.run waits for the threads that it lent.
+    runner = threading.Thread(target=asyncio.run, args=(cancelled(),), daemon=True)
+    runner.start()
+    runner.join(10)
+    stuck = runner.is_alive()
+    free.set()
+    assert not stuck
