@@ -30,6 +30,8 @@ WORDS = ("blue", "seven", "harbour", "yes", "bread", "north", "piano")
 ROOM = 128
 """Tokens that a try may take: many times what the longest nonce needs, should an engine indent its JSON."""
 NONCE_LENGTH = 10
+PROBED: tuple[ConstraintKind, ...] = ("json_schema", "choice", "regex", "grammar")
+"""Tool calls are written with the same masks as a grammar, and are not probed apart."""
 
 
 @frozen
@@ -86,7 +88,7 @@ def probe_constraints(model: Model, *, tries: int = 3, fresh: bool = False) -> C
         raise UsageError(f"tries={tries!r}: at least 1")
     if not fresh and (known := recalled_probe(model)) is not None:
         return known
-    kinds = tuple(probe_kind(model, kind, tries=tries) for kind in get_args(ConstraintKind))
+    kinds = tuple(probe_kind(model, kind, tries=tries) for kind in PROBED)
     engine = str(model.facts.get("engine", ""))
     found = ConstraintProbe(
         model.ref.backend, model.ref.model, engine, datetime.now(UTC).isoformat(timespec="seconds"), kinds

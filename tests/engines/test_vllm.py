@@ -166,7 +166,7 @@ def test_logprobs_are_those_of_the_model_and_under_a_form_those_behind_its_mask(
 def test_a_continuation_is_scored_as_it_would_be_generated(backend):
     question = Request((Message.user("Say hi"),), sampling=Sampling(max_tokens=1), logprobs=2)
     answer = backend.generate(question)
-    scores = backend.score(question, [token for token in answer.logprobs[0].top])
+    scores = backend.score(question, list(answer.logprobs[0].top))
     for score, expected in zip(scores, answer.logprobs[0].top.values(), strict=True):
         assert math.isclose(score.logprob, expected, abs_tol=1e-3)
     with pytest.raises(ContextOverflow):

@@ -194,5 +194,9 @@ def test_a_lie_that_is_none_is_refused():
 
 
 def test_what_a_fake_cannot_enforce_it_refuses():
-    with FakeServer() as server, opened("vllm", server) as model, pytest.raises(OsportError, match="enforces no regex"):
+    with (
+        FakeServer() as server,
+        opened("vllm", server) as model,
+        pytest.raises(OsportError, match="enforces no grammar"),
+    ):
         model.generate(PROMPT, output=ConstrainedOutput.regex("[a-c]{3}"))

@@ -23,6 +23,11 @@ REAL = os.environ.get("OSPORT_TEST_OLLAMA_URL")
 
 class TestOllamaAgainstTheFake(BackendConformance):
     overflow = "word " * 600
+    exceptions = {
+        "test_temperature_and_seed_reach_the_engine": "the fake says the same whatever the seed",
+        "test_a_form_cut_short_is_truncated": "the fake counts pieces of text as tokens, of which JSON has few",
+        "test_a_malformed_form_is_an_error_and_no_more": "the fake does not check schemas",
+    }
 
     @pytest.fixture(scope="class", autouse=True)
     @classmethod

@@ -136,7 +136,7 @@ def test_vllm_counts_where_a_prompt_may_have_been_cut_and_only_there():
 def test_vllm_takes_constraints_by_their_present_name():
     choice = Request(ASK.messages, constraint=Constraint("choice", ("yes", "no")))
     body = sent_by(VllmServer, choice)
-    assert body["structured_outputs"] == {"choice": ["yes", "no"]}
+    assert body["structured_outputs"] == {"grammar": '%llguidance {}\nstart: "yes" | "no"'}
     assert not [name for name in body if name.startswith("guided")]
     with FakeServer() as server, VllmServer(f"fake-model@{server.url}") as backend:
         answer = backend.generate(choice)

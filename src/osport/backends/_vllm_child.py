@@ -88,7 +88,7 @@ class Calls:
         from vllm.exceptions import VLLMClientError
         from vllm.v1.engine.exceptions import EngineDeadError
 
-        work = {"generate": self.generate, "score": self.score, "count": self.count}[message.pop("do")]
+        work: Any = {"generate": self.generate, "score": self.score, "count": self.count}[message.pop("do")]
         try:
             await work(number, **message)
         except Overflow as error:

@@ -144,6 +144,8 @@ def _formed(kind: str, value: Any) -> str:
         return json.dumps(conforming(value), separators=(",", ":"))
     if kind == "choice":
         return str(value[0])
+    if kind == "grammar" and (schema := re.search(r"^start: %json (.*)$", value, re.M)):
+        return _formed("json_schema", json.loads(schema[1]))
     literals = re.findall(r'"((?:[^"\\]|\\.)*)"', value) if kind == "grammar" else []
     if not literals:
         raise Refusal(400, "invalid_request_error", f"this fake enforces no {kind} of that kind")

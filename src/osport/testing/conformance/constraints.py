@@ -28,6 +28,18 @@ FORMS = {
 }
 
 
+# Its shortest value has 61 bytes: more tokens than the dozen that the check gives, and not so many that
+# the form is refused before the call.
+LONG = ConstrainedOutput.json_schema(
+    {
+        "type": "object",
+        "properties": {name: {"enum": ["pos", "neg"]} for name in "abcdef"},
+        "required": [*"abcdef"],
+        "additionalProperties": False,
+    }
+)
+
+
 class ConstraintChecks(Area):
     """What a form that was asked for must come to."""
 
@@ -74,7 +86,7 @@ class ConstraintChecks(Area):
         self._needs_kind(model, "json_schema")
         self._needs(model, "max_tokens")
         with pytest.raises(Truncated):
-            self._ask(model, output=FORMS["json_schema"], max_tokens=2)
+            self._ask(model, output=LONG, max_tokens=12)
 
     def test_a_form_does_not_outlive_its_call(self, model: Model) -> None:
         """The next answer is free again."""
