@@ -35,6 +35,15 @@ def backend(server):
 
 class TestOpenAI(BackendConformance):
     overflow = "word " * 1200
+    exceptions = dict.fromkeys(
+        (
+            "test_a_required_tool_is_called_or_refused",
+            "test_only_a_tool_that_was_offered_is_called",
+            "test_arguments_are_those_that_the_schema_allows",
+            "test_a_streamed_call_is_whole",
+        ),
+        "llama.cpp drops tool_choice for a model whose template writes no tools; the backend says so",
+    )
 
     @pytest.fixture(scope="class", autouse=True)
     @classmethod
