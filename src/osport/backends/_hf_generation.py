@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,19 @@ class _Watch:
         return torch.full((1,), any(stop), device=tokens.device, dtype=torch.bool)
 
 
+@contextlib.contextmanager
+def _no_progress_bar() -> Iterator[None]:
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
 class HfGenerator:
     """The loaded model and its tokenizer. Not thread-safe."""
 
@@ -67,8 +81,9 @@ class HfGenerator:
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         safe = {"local_files_only": True, "trust_remote_code": False}
         try:
-            self._tokenizer = AutoTokenizer.from_pretrained(folder, **safe)
-            self._model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True, **safe)
+            with _no_progress_bar():
+                self._tokenizer = AutoTokenizer.from_pretrained(folder, **safe)
+                self._model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True, **safe)
             self._model.to(self.device).eval()
         except (OSError, ValueError, RuntimeError, KeyError) as error:
             raise BackendError(f"{NAME}: {folder} does not load: {error}", backend=NAME) from error

@@ -86,19 +86,27 @@ def guard(environment: Any, *, sums: bool) -> None:
     filters["tojson"] = functools.partial(_tojson, filters["tojson"])
     filters["round"] = functools.partial(_round, filters["round"])
     filters[WEIGHED], filters[PAID] = _weighed, _paid_method
-    environment.globals["dict"] = _dictionaries(type(environment.globals["dict"]))()
+    environment.globals["dict"] = _Dictionaries(environment.globals["dict"])
     environment.globals["namespace"] = _namespaces(environment.globals["namespace"])
 
 
-def _dictionaries(theirs: type[Any]) -> type[Any]:
-    class Dictionaries(theirs):  # type: ignore[misc]
-        def __call__(self, *given: Any, **more: Any) -> Any:
-            return _weighed(super().__call__(*given, **more))
+class _Dictionaries:
+    """``dict`` as templates call it: the built-in one, or what newer versions of transformers put in its place."""
 
-        def fromkeys(self, *given: Any) -> Any:
-            return _weighed(super().fromkeys(*given))
+    def __init__(self, theirs: Any) -> None:
+        self._theirs = theirs
 
-    return Dictionaries
+    def __call__(self, *given: Any, **more: Any) -> Any:
+        return _weighed(self._theirs(*given, **more))
+
+    def fromkeys(self, *given: Any) -> Any:
+        return _weighed(self._theirs.fromkeys(*given))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._theirs, name)
+
+    def __repr__(self) -> str:
+        return repr(self._theirs)
 
 
 def _namespaces(theirs: type[Any]) -> type[Any]:
