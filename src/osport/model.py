@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Self, Unpack
 
-from attrs import evolve
-
-from osport.calling import Call, errors_named, observed
+from osport.calling import errors_named
 from osport.classify import Classifies
 from osport.core import stage as stages_of
-from osport.core.capabilities import Capabilities, negotiate
+from osport.core.capabilities import Capabilities
 from osport.core.facts import ModelFacts
 from osport.core.prompt import CallOptions, Prompt, to_request
 from osport.core.retries import Retries
 from osport.core.stage import Stage
 from osport.core.types import Completion, ContinuationScore, Delta, Message, Request
-from osport.errors import BackendError, ContractViolation, OsportError, OutputError, UnsupportedFeature, UsageError
+from osport.errors import ContractViolation, OsportError, UnsupportedFeature, UsageError
+from osport.passage import Passage
 from osport.plugin.backend import Backend
 from osport.plugin.hookspecs import ModelRef
 from osport.plugin.registry import parse_reference, registry
@@ -96,7 +93,7 @@ class Model(Classifies):
         :class:`~osport.errors.BackendError` when the engine fails, :class:`~osport.errors.OutputError`
         when the answer does not have the form asked for.
         """
-        return self._until_it_passes(self._asked(prompt, options), self._pipeline(output))
+        return self._passage(output).answer(self._asked(prompt, options))
 
     def stream(self, prompt: Prompt, *, output: Stage | None = None, **options: Unpack[CallOptions]) -> Iterator[Delta]:
         """Answer piece by piece; the last delta carries the checked completion.
@@ -104,58 +101,19 @@ class Model(Classifies):
         Takes and raises what :meth:`generate` does; a broken form is raised at the end.
         Closing the iterator stops the engine.
         """
-        stages = self._pipeline(output)
-        requests = self._prepared(self._asked(prompt, options), stages, stream=True)
-        with self._calling(requests) as call:
-            while call.completion is None:
-                try:
-                    with self._errors():
-                        pieces = self.backend.stream(call.request)
-                        try:
-                            for piece in pieces:
-                                yield self._finished_delta(piece, call, stages, requests)
-                        finally:
-                            close = getattr(pieces, "close", None)
-                            if close is not None:
-                                close()
-                    call.ended()
-                except BackendError as error:
-                    time.sleep(call.pause(error))
+        return self._passage(output).stream(self._asked(prompt, options))
 
     async def agenerate(
         self, prompt: Prompt, *, output: Stage | None = None, **options: Unpack[CallOptions]
     ) -> Completion:
         """:meth:`generate` for asyncio."""
-        asked, stages = self._asked(prompt, options), self._pipeline(output)
-        attempt = 0
-        while True:
-            attempt += 1
-            try:
-                return await self._agenerate(asked, stages)
-            except OutputError as error:
-                asked = _asked_again(stages, asked, error, attempt)
+        return await self._passage(output).aanswer(self._asked(prompt, options))
 
-    async def astream(
+    def astream(
         self, prompt: Prompt, *, output: Stage | None = None, **options: Unpack[CallOptions]
     ) -> AsyncIterator[Delta]:
         """:meth:`stream` for asyncio."""
-        stages = self._pipeline(output)
-        requests = self._prepared(self._asked(prompt, options), stages, stream=True)
-        with self._calling(requests) as call:
-            while call.completion is None:
-                try:
-                    with self._errors():
-                        pieces = self.backend.astream(call.request)
-                        try:
-                            async for piece in pieces:
-                                yield self._finished_delta(piece, call, stages, requests)
-                        finally:
-                            close = getattr(pieces, "aclose", None)
-                            if close is not None:
-                                await close()
-                    call.ended()
-                except BackendError as error:
-                    await asyncio.sleep(call.pause(error))
+        return self._passage(output).astream(self._asked(prompt, options))
 
     def batch(
         self,
@@ -180,7 +138,7 @@ class Model(Classifies):
                 return error
 
         if self.capabilities.batch:
-            return self._engine_batch(list(prompts), self._pipeline(output), options)
+            return self._passage(output).batch([self._asked_or_error(prompt, options) for prompt in prompts])
         pool = ThreadPoolExecutor(concurrency, thread_name_prefix="osport-batch")
         try:
             return list(pool.map(one, prompts))
@@ -199,14 +157,7 @@ class Model(Classifies):
         with self._errors():
             if not self.capabilities.score:
                 raise UnsupportedFeature("score", self.ref.backend, reason="its engine scores no given texts")
-        requests = self._prepared(asked, self._pipeline(None))
-        with self._calling(requests) as call:
-            while True:
-                try:
-                    with self._errors():
-                        return self.backend.score(call.request, continuations)
-                except BackendError as error:
-                    time.sleep(call.pause(error))
+        return self._passage(None).score(asked, continuations)
 
     def count_tokens(self, prompt: str | Message | Sequence[Message]) -> int:
         """Prompt tokens after the chat template. Raises UnsupportedFeature where the engine cannot say."""
@@ -262,109 +213,14 @@ class Model(Classifies):
             raise UsageError(f"{self!r} was called after close()")
         return to_request(prompt, options)
 
-    def _prepared(self, request: Request, stages: tuple[Stage, ...], *, stream: bool = False) -> tuple[Request, ...]:
-        """The request as each stage got it, and as the backend gets it."""
-        with self._errors():
-            *steps, last = stages_of.prepare(stages, request, self.capabilities)
-            return *steps, negotiate(last, self.capabilities, backend=self.ref.backend, stream=stream)
+    def _asked_or_error(self, prompt: Prompt, options: CallOptions) -> Request | OsportError:
+        try:
+            return self._asked(prompt, options)
+        except OsportError as error:
+            return error
 
-    def _until_it_passes(
-        self, asked: Request, stages: tuple[Stage, ...], *, failed: OutputError | None = None
-    ) -> Completion:
-        attempt = 0
-        while True:
-            attempt += 1
-            try:
-                if failed is None:
-                    return self._generate(asked, stages)
-                raise failed
-            except OutputError as error:
-                failed = None
-                asked = _asked_again(stages, asked, error, attempt)
-
-    def _generate(self, asked: Request, stages: tuple[Stage, ...]) -> Completion:
-        requests = self._prepared(asked, stages)
-        with self._calling(requests) as call:
-            while True:
-                try:
-                    with self._errors():
-                        answer = self.backend.generate(call.request)
-                    break
-                except BackendError as error:
-                    time.sleep(call.pause(error))
-            call.completion = call.checked(answer)
-            call.completion = stages_of.finish(stages, call.completion, requests)
-            return call.completion
-
-    async def _agenerate(self, asked: Request, stages: tuple[Stage, ...]) -> Completion:
-        requests = self._prepared(asked, stages)
-        with self._calling(requests) as call:
-            while True:
-                try:
-                    with self._errors():
-                        answer = await self.backend.agenerate(call.request)
-                    break
-                except BackendError as error:
-                    await asyncio.sleep(call.pause(error))
-            call.completion = call.checked(answer)
-            call.completion = stages_of.finish(stages, call.completion, requests)
-            return call.completion
-
-    def _engine_batch(
-        self, prompts: list[Prompt], stages: tuple[Stage, ...], options: CallOptions
-    ) -> list[Completion | OsportError]:
-        results: dict[int, Completion | OsportError] = {}
-        prepared: dict[int, tuple[Request, ...]] = {}
-        asked: dict[int, Request] = {}
-        for place, prompt in enumerate(prompts):
-            try:
-                asked[place] = self._asked(prompt, options)
-                prepared[place] = self._prepared(asked[place], stages)
-            except OsportError as error:
-                results[place] = error
-        with self._errors():
-            answers = self.backend.batch([requests[-1] for requests in prepared.values()]) if prepared else []
-        if len(answers) != len(prepared):
-            raise ContractViolation(
-                f"backend {self.ref.backend!r} answered {len(answers)} of a batch of {len(prepared)} requests"
-            )
-        for (place, requests), answer in zip(prepared.items(), answers, strict=True):
-            try:
-                with self._calling(requests) as call:
-                    if isinstance(answer, OsportError):
-                        with self._errors():
-                            raise answer
-                    call.completion = call.checked(answer)
-                    call.completion = results[place] = stages_of.finish(stages, call.completion, requests)
-            except OutputError as error:
-                try:
-                    results[place] = self._until_it_passes(asked[place], stages, failed=error)
-                except OsportError as last:
-                    results[place] = last
-            except OsportError as error:
-                results[place] = error
-        return [results[place] for place in range(len(prompts))]
-
-    def _finished_delta(
-        self, piece: object, call: Call, stages: tuple[Stage, ...], requests: tuple[Request, ...]
-    ) -> Delta:
-        delta = call.streamed(piece)
-        if delta.completion is None:
-            return delta
-        call.completion = delta.completion
-        call.completion = stages_of.finish(stages, delta.completion, requests)
-        return evolve(delta, completion=call.completion)
-
-    def _calling(self, requests: tuple[Request, ...]) -> contextlib.AbstractContextManager[Call]:
-        return observed(self.ref, requests[-1], self._retries)
+    def _passage(self, output: Stage | None) -> Passage:
+        return Passage(self.ref, self.backend, self.capabilities, self._pipeline(output), self._retries)
 
     def _errors(self) -> contextlib.AbstractContextManager[None]:
         return errors_named(self.ref)
-
-
-def _asked_again(stages: tuple[Stage, ...], asked: Request, error: OutputError, attempt: int) -> Request:
-    """What to ask instead; raises the error when no stage knows."""
-    request = stages_of.again(stages, asked, error, attempt)
-    if request is None:
-        raise error
-    return request

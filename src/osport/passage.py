@@ -1,0 +1,193 @@
+"""From a request down through the stages to one backend, and from its answer back up."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncGenerator, Generator, Sequence
+
+from attrs import evolve, frozen
+
+from osport.calling import Call, errors_named, observed
+from osport.core import stage as stages_of
+from osport.core.capabilities import Capabilities, negotiate
+from osport.core.retries import Retries
+from osport.core.stage import Stage
+from osport.core.types import Completion, ContinuationScore, Delta, Request
+from osport.errors import BackendError, ContractViolation, OsportError, OutputError
+from osport.plugin.backend import Backend
+from osport.plugin.hookspecs import ModelRef
+
+__all__ = ["Passage"]
+
+
+@frozen
+class Passage:
+    """What every call of a model goes through: stages, negotiation, retries, checks, observers."""
+
+    ref: ModelRef
+    backend: Backend
+    capabilities: Capabilities
+    stages: tuple[Stage, ...]
+    retries: Retries
+
+    def answer(self, asked: Request, *, failed: OutputError | None = None) -> Completion:
+        """The answer that passes all stages, asked for again where one of them knows how; ``failed`` did not."""
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                if failed is None:
+                    return self._answer(asked)
+                raise failed
+            except OutputError as error:
+                failed = None
+                asked = self._instead(asked, error, attempt)
+
+    async def aanswer(self, asked: Request) -> Completion:
+        """:meth:`answer` for asyncio."""
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                return await self._aanswer(asked)
+            except OutputError as error:
+                asked = self._instead(asked, error, attempt)
+
+    def stream(self, asked: Request) -> Generator[Delta]:
+        """The answer piece by piece; the last delta carries the checked completion."""
+        requests = self._prepared(asked, stream=True)
+        with self._calling(requests) as call:
+            while call.completion is None:
+                try:
+                    with self._errors():
+                        pieces = self.backend.stream(call.request)
+                        try:
+                            for piece in pieces:
+                                yield self._finished_delta(piece, call, requests)
+                        finally:
+                            close = getattr(pieces, "close", None)
+                            if close is not None:
+                                close()
+                    call.ended()
+                except BackendError as error:
+                    time.sleep(call.pause(error))
+
+    async def astream(self, asked: Request) -> AsyncGenerator[Delta]:
+        """:meth:`stream` for asyncio."""
+        requests = self._prepared(asked, stream=True)
+        with self._calling(requests) as call:
+            while call.completion is None:
+                try:
+                    with self._errors():
+                        pieces = self.backend.astream(call.request)
+                        try:
+                            async for piece in pieces:
+                                yield self._finished_delta(piece, call, requests)
+                        finally:
+                            close = getattr(pieces, "aclose", None)
+                            if close is not None:
+                                await close()
+                    call.ended()
+                except BackendError as error:
+                    await asyncio.sleep(call.pause(error))
+
+    def score(self, asked: Request, continuations: Sequence[str]) -> tuple[ContinuationScore, ...]:
+        """What the backend says of the continuations."""
+        with self._calling(self._prepared(asked)) as call:
+            while True:
+                try:
+                    with self._errors():
+                        return self.backend.score(call.request, continuations)
+                except BackendError as error:
+                    time.sleep(call.pause(error))
+
+    def batch(self, asked: Sequence[Request | OsportError]) -> list[Completion | OsportError]:
+        """One completion or one error for each, from the engine's own batch; what was no request stays its error."""
+        results: dict[int, Completion | OsportError] = {}
+        prepared: dict[int, tuple[Request, ...]] = {}
+        for place, request in enumerate(asked):
+            try:
+                if isinstance(request, OsportError):
+                    raise request
+                prepared[place] = self._prepared(request)
+            except OsportError as error:
+                results[place] = error
+        with self._errors():
+            answers = self.backend.batch([requests[-1] for requests in prepared.values()]) if prepared else []
+        if len(answers) != len(prepared):
+            raise ContractViolation(
+                f"backend {self.ref.backend!r} answered {len(answers)} of a batch of {len(prepared)} requests"
+            )
+        for (place, requests), answer in zip(prepared.items(), answers, strict=True):
+            try:
+                results[place] = self._of_batch(requests, answer)
+            except OsportError as error:
+                results[place] = error
+        return [results[place] for place in range(len(asked))]
+
+    def _of_batch(self, requests: tuple[Request, ...], answer: Completion | OsportError) -> Completion:
+        try:
+            with self._calling(requests) as call:
+                if isinstance(answer, OsportError):
+                    with self._errors():
+                        raise answer
+                return self._finished(answer, call, requests)
+        except OutputError as error:
+            return self.answer(requests[0], failed=error)
+
+    def _answer(self, asked: Request) -> Completion:
+        requests = self._prepared(asked)
+        with self._calling(requests) as call:
+            while True:
+                try:
+                    with self._errors():
+                        answer = self.backend.generate(call.request)
+                    break
+                except BackendError as error:
+                    time.sleep(call.pause(error))
+            return self._finished(answer, call, requests)
+
+    async def _aanswer(self, asked: Request) -> Completion:
+        requests = self._prepared(asked)
+        with self._calling(requests) as call:
+            while True:
+                try:
+                    with self._errors():
+                        answer = await self.backend.agenerate(call.request)
+                    break
+                except BackendError as error:
+                    await asyncio.sleep(call.pause(error))
+            return self._finished(answer, call, requests)
+
+    def _prepared(self, request: Request, *, stream: bool = False) -> tuple[Request, ...]:
+        """The request as each stage got it, and as the backend gets it."""
+        with self._errors():
+            *steps, last = stages_of.prepare(self.stages, request, self.capabilities)
+            return *steps, negotiate(last, self.capabilities, backend=self.ref.backend, stream=stream)
+
+    def _instead(self, asked: Request, error: OutputError, attempt: int) -> Request:
+        """What to ask instead; raises the error when no stage knows."""
+        request = stages_of.again(self.stages, asked, error, attempt)
+        if request is None:
+            raise error
+        return request
+
+    def _finished(self, answer: object, call: Call, requests: tuple[Request, ...]) -> Completion:
+        # Observers hear of an answer that the stages refuse, too.
+        call.completion = call.checked(answer)
+        call.completion = stages_of.finish(self.stages, call.completion, requests)
+        return call.completion
+
+    def _finished_delta(self, piece: object, call: Call, requests: tuple[Request, ...]) -> Delta:
+        delta = call.streamed(piece)
+        if delta.completion is None:
+            return delta
+        return evolve(delta, completion=self._finished(delta.completion, call, requests))
+
+    def _calling(self, requests: tuple[Request, ...]) -> contextlib.AbstractContextManager[Call]:
+        return observed(self.ref, requests[-1], self.retries)
+
+    def _errors(self) -> contextlib.AbstractContextManager[None]:
+        return errors_named(self.ref)
