@@ -81,8 +81,8 @@ def probe_constraints(model: Model, *, tries: int = 3, fresh: bool = False) -> C
 
     >>> from osport import Model
     >>> found = probe_constraints(Model("echo:", script=lambda request: "blue"))
-    >>> [kind.result for kind in found.kinds]
-    ['dropped', 'dropped', 'dropped', 'dropped']
+    >>> all(kind.result == "dropped" for kind in found.kinds)
+    True
     """
     if tries < 1:
         raise UsageError(f"tries={tries!r}: at least 1")
