@@ -1,6 +1,6 @@
 """Port review sentiment from Claude to SmolLM2-135M on this machine.
 
-python run.py                                   # three arms; the decision is withheld
+python run.py                                   # four arms; the decision is withheld
 python run.py --incumbent anthropic:MODEL       # with a key in ANTHROPIC_API_KEY
 python run.py --incumbent replay:answers.jsonl  # with answers that you already have from Claude
 """

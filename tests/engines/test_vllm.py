@@ -181,8 +181,8 @@ def test_control_tokens_in_a_message_stay_text(backend):
 
 def test_what_the_template_does_not_have_is_refused(backend):
     assert not backend.capabilities().tools
+    called = Message.assistant("", tool_calls=[ToolCall("1", "look_up", {})])
     with pytest.raises(TemplateError):
-        called = Message.assistant("", tool_calls=[ToolCall("1", "look_up", {})])
         backend.generate(Request((Message.user("x"), called, Message.tool("y", tool_call_id="1"))))
     with pytest.raises(UnsupportedFeature):
         backend.generate(Request((Message.user("x"),), tool_choice="required"))

@@ -76,6 +76,8 @@ def edit(old, new):
         (edit('model = "echo:"', 'model = "echo:"\nprompt = "chatty"'), ["[arms.ported]", "prompt", "chatty"]),
         (edit('model = "echo:"', 'model = "echo:"\nuser = "Review:"'), ["[arms.ported]", "{{input}}"]),
         (edit('model = "echo:"', 'model = "echo:"\nfew_shot = 3'), ["'ported' wants few_shot"]),
+        (edit('model = "echo:"', 'model = "echo:"\nclassify = "label"'), ["[arms.ported]", "classify", "key output"]),
+        (edit('model = "echo:"', 'model = "echo:"\ncalibration = "all"'), ["[arms.ported]", "calibration", "'all'"]),
         (edit('model = "echo:"', 'model = "echo:"\nprompt = "pasted"'), ["[arms.ported]", "needs the key request"]),
         (
             edit('model = "echo:"', 'model = "echo:"\nprompt = "pasted"\nrequest = "r.json"'),

@@ -75,6 +75,7 @@ def test_the_json_holds_every_figure_and_no_infinity(out):
     assert ported["latency"]["p95"]["high"] is None
     assert failing["latency"]["p95"]["value"] == "Infinity"
     assert failing["errors"] == {"OSError": 8}
+    assert (ported["wrong_but_valid"], ported["uncertain"], ported["forced"]) == (1, 0, None)
     deciding = report["comparisons"][0]
     assert (deciding["candidate"], deciding["reference"]) == ("ported", "OLD")
     assert (deciding["worse"], deciding["better"]) == ([], ["i2"])
@@ -102,6 +103,7 @@ def test_what_a_reader_must_find_is_in_both_reports(out, name):
         "more items",
         "87.5 %",
         "8 OSError (error)",
+        "1 wrong, 0 uncertain",
         "unknown",
         "ported against OLD",
         "i2",

@@ -241,7 +241,13 @@ class ConstrainedOutput(Stage):
         enforcement = evolve(completion.enforcement, verified=True, checked=self._left(completion.enforcement.engine))
         finish: FinishReason = "tool_calls" if calls else completion.finish_reason
         return evolve(
-            completion, text=text, tool_calls=calls, finish_reason=finish, parsed=value, enforcement=enforcement
+            completion,
+            text=text,
+            tool_calls=calls,
+            finish_reason=finish,
+            parsed=value,
+            enforcement=enforcement,
+            uncertain=self.is_uncertain(value),
         )
 
     def _called(self, completion: Completion) -> tuple[str, tuple[ToolCall, ...]]:

@@ -318,7 +318,9 @@ class Completion:
 
     ``effective`` holds what the engine was really sent, parameter by parameter. ``logprobs`` are there when
     the request asked for them; ``logprobs_from`` tells whether they are those of the ``model``, before mask,
-    temperature and filters, or of the ``sampler``, after them.
+    temperature and filters, or of the ``sampler``, after them. ``uncertain``: the answer says through an escape
+    hatch that the model does not know. ``removed_mass``: the probability that the model gave to answers which the
+    form does not allow, where that was measured; a large one marks a forced answer.
     """
 
     text: str
@@ -337,6 +339,8 @@ class Completion:
     logprobs: tuple[TokenLogprob, ...] | None = None
     logprobs_from: LogprobsFrom | None = None
     determinism: Determinism = "none"
+    uncertain: bool = False
+    removed_mass: float | None = None
 
 
 @frozen

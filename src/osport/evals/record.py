@@ -36,7 +36,8 @@ class ItemResult:
     (an answer without the form asked for; its text is kept) or ``error`` (no answer).
     ``started`` and ``ended`` are seconds since the epoch, retries included. ``latency`` is in
     seconds, None where unknown; see :attr:`seconds`. ``retried_on_resume`` marks an error of the
-    infrastructure rather than of the model.
+    infrastructure rather than of the model. ``uncertain``: the answer says that the model does not know.
+    ``removed_mass``: the probability that the model gave to answers which the form does not allow.
     """
 
     id: str
@@ -54,6 +55,8 @@ class ItemResult:
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     cached_tokens: int | None = None
+    uncertain: bool = False
+    removed_mass: float | None = None
     attempts: int = 1
     started: float = 0.0
     ended: float = 0.0

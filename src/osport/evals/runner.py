@@ -178,4 +178,6 @@ def with_completion(result: ItemResult, completion: Completion, wasted: float) -
         prompt_tokens=usage.prompt_tokens,
         completion_tokens=usage.completion_tokens,
         cached_tokens=usage.cached_tokens,
+        uncertain=completion.uncertain,
+        removed_mass=completion.removed_mass,
     )

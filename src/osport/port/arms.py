@@ -21,6 +21,7 @@ from osport.core.types import Completion, Sampling
 from osport.errors import TemplateError, UsageError
 from osport.evals.golden import GoldenItem, GoldenSet, read_file
 from osport.model import Model
+from osport.port.calibrated import CalibratedField
 from osport.port.plan import Arm, Plan
 from osport.port.prompts import load_json, prompting, read_answer
 
@@ -73,12 +74,17 @@ def open_arm(arm: Arm, plan: Plan, examples: GoldenSet | None) -> Iterator[OpenA
         sampling = way.request("").sampling.filled().given
         settings["sampling"] = {name: sampling[name] for name in sorted(model.capabilities.sampling & sampling.keys())}
 
+        classified = None
+        if arm.classify is not None:
+            schema = load_json(plan.folder / str(arm.output), "JSON Schema")
+            classified = CalibratedField(model, schema, arm.classify, request=way.request, calibration=arm.calibration)
+
         def ask(item: GoldenItem) -> Completion:
             request = evolve(way.request(item.input), timeout=plan.limits.timeout_seconds, item_id=item.id)
             if not model.capabilities.sampling:
                 # Recorded answers: there is nothing left to sample.
                 request = evolve(request, sampling=Sampling())
-            completion = model.generate(request, output=output)
+            completion = classified.ask(request) if classified else model.generate(request, output=output)
             return read_answer(completion, form, way.prefill)
 
         yield OpenArm(ask, settings, facts)
@@ -93,6 +99,8 @@ def arm_settings(arm: Arm) -> dict[str, Any]:
         settings["template"] = arm.template
     if arm.kind == "chat":
         settings |= {"system": arm.system, "user": arm.user, "few_shot": arm.few_shot}
+    if arm.classify is not None:
+        settings |= {"classify": arm.classify, "calibration": arm.calibration}
     return settings
 
 

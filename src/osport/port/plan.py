@@ -22,11 +22,24 @@ PROMPTS = ("chat", "pasted", "request")
 TEMPLATES = ("official", "server")
 KEYS_OF = {
     "function": ("function",),
-    "chat": ("model", "options", "prompt", "system", "user", "few_shot", "template", "output", "sampling"),
+    "chat": (
+        "model",
+        "options",
+        "prompt",
+        "system",
+        "user",
+        "few_shot",
+        "template",
+        "output",
+        "classify",
+        "calibration",
+        "sampling",
+    ),
     "pasted": ("model", "options", "prompt", "request", "output", "sampling"),
     "request": ("model", "options", "prompt", "request", "template", "output", "sampling"),
 }
 PLACEHOLDER = "{{input}}"
+CALIBRATIONS = ("none", "contextual")
 
 
 @frozen
@@ -62,6 +75,8 @@ class Arm:
     same texts as one raw prompt in the Human/Assistant manner, without a chat template).
     ``template`` is ``official`` (rendered by osport from the model's own file) or ``server``
     (whoever serves the model applies it). ``output`` is a JSON Schema file that is enforced.
+    ``classify`` names its first property, an enum, which is then decided by the probabilities of its members
+    instead of being sampled; ``calibration`` (``contextual``, ``none``) takes the prompt's own preference out.
     ``options`` go to the backend, ``sampling`` to every call.
     """
 
@@ -76,6 +91,8 @@ class Arm:
     few_shot: int = field(default=0, validator=validators.ge(0))
     template: str = field(default="server", validator=validators.in_(TEMPLATES))
     output: str | None = None
+    classify: str | None = None
+    calibration: str = field(default="contextual", validator=validators.in_(CALIBRATIONS))
     sampling: dict[str, Any] = field(factory=dict)
 
     def __attrs_post_init__(self) -> None:
@@ -83,6 +100,8 @@ class Arm:
             raise UsageError("give one of model and function, not both")
         if self.function is None and self.prompt != "chat" and self.request is None:
             raise UsageError(f"prompt = {self.prompt!r} needs the key request, the file of an Anthropic request")
+        if self.classify is not None and self.output is None:
+            raise UsageError(f"classify = {self.classify!r} needs the key output, the schema that it is a property of")
         if PLACEHOLDER not in self.user:
             raise UsageError(f"user: the placeholder {PLACEHOLDER} is missing")
         sampling_of(self.sampling)

@@ -20,6 +20,10 @@ PRICED_BY_TOKENS = frozenset({"anthropic", "replay"})
 """Backends whose answers a provider bills by the token; all other arms run on a machine that is paid by the hour."""
 
 
+FORCED = 0.5
+"""An answer is called forced when more than this probability went to what its form does not allow."""
+
+
 @frozen
 class Latency:
     """End-to-end seconds of one call, failed calls at infinity; ``known`` of ``items`` were timed."""
@@ -44,7 +48,9 @@ class Tokens:
 class ArmSummary:
     """One arm's figures. Shares are of all ``items``; invalid answers and errors count as wrong.
 
-    ``invalid`` and ``errors`` count by class, ``enforcement`` by how the form was enforced.
+    ``invalid`` and ``errors`` count by class, ``enforcement`` by how the form was enforced. Form is not truth:
+    ``wrong_but_valid`` answers have the form and the wrong value, ``uncertain`` ones say that the model does not
+    know, and in ``forced`` ones (None: not measured) the form took away more than half of the probability.
     ``busy_seconds`` is the time in which at least one call ran; ``first`` and ``last`` are seconds
     since the epoch. ``record`` is the file name of the record beside the report.
     """
@@ -60,6 +66,9 @@ class ArmSummary:
     invalid: Mapping[str, int]
     errors: Mapping[str, int]
     enforcement: Mapping[str, int]
+    wrong_but_valid: int
+    uncertain: int
+    forced: int | None
     latency: Latency | None
     tokens: Tokens | None
     busy_seconds: float
@@ -99,6 +108,9 @@ def summarise(
         invalid=classes(results, "invalid"),
         errors=classes(results, "error"),
         enforcement=dict(Counter(r.enforcement for r in results if r.status != "error")),
+        wrong_but_valid=sum(r.status == "answered" and not r.right and not r.uncertain for r in results),
+        uncertain=sum(r.uncertain for r in results),
+        forced=forced_of(results),
         latency=latency_of(results),
         tokens=tokens_of(results),
         busy_seconds=busy_seconds(results),
@@ -115,6 +127,11 @@ def summarise(
 
 def classes(results: Sequence[ItemResult], status: str) -> dict[str, int]:
     return dict(Counter(str(r.error) for r in results if r.status == status).most_common())
+
+
+def forced_of(results: Sequence[ItemResult]) -> int | None:
+    known = [r.removed_mass for r in results if r.removed_mass is not None]
+    return sum(mass > FORCED for mass in known) if known else None
 
 
 def latency_of(results: Sequence[ItemResult]) -> Latency | None:

@@ -25,7 +25,8 @@ TOOLS = ("osport", "scipy", "statsmodels", "genai-prices", "jsonschema")
 
 METHODS = (
     "Valid form: share of answers that the form's verification accepts, with Wilson's 95 % interval. "
-    "A valid answer can still be wrong.",
+    "A valid answer can still be wrong; a forced one is one where the form took away more than half of the "
+    "probability.",
     "Accuracy: share of all items that the scorer finds right; invalid answers and errors count as wrong. "
     "Wilson's 95 % interval.",
     "Latency: end to end, seconds on the client's clock, at the stated concurrency; failed calls count as infinite. "
@@ -80,6 +81,7 @@ def arm_row(arm: ArmSummary, role: str) -> dict[str, str]:
         "cost_basis": arm.cost.basis,
         "cost_with_errors": dollars(arm.usd_per_1000_with_errors),
         "trouble": trouble(arm),
+        "valid_but": valid_but(arm),
         "enforcement": ", ".join(f"{name} ({count})" for name, count in arm.enforcement.items()) or "none",
         "busy": f"{arm.busy_seconds:.1f} s",
         "rate": f"{arm.items / arm.busy_seconds:.3g}/s" if arm.busy_seconds else "unknown",
@@ -157,6 +159,12 @@ def trouble(arm: ArmSummary) -> str:
     parts += [f"{count} {name} (error)" for name, count in arm.errors.items()]
     parts += [f"{arm.retried} answered after retries"] if arm.retried else []
     return ", ".join(parts) or "none"
+
+
+def valid_but(arm: ArmSummary) -> str:
+    """What is wrong with answers whose form is right."""
+    forced = "" if arm.forced is None else f", {arm.forced} forced"
+    return f"{arm.wrong_but_valid} wrong, {arm.uncertain} uncertain{forced}"
 
 
 def tokens_text(arm: ArmSummary) -> str:
