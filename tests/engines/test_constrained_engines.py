@@ -222,3 +222,11 @@ def test_a_refusal_comes_out_of_the_child_process_as_itself(model_path, engine, 
         with pytest.raises(UnsupportedFeature, match=r"pattern at \$\.items\.pattern") as caught:
             backend.generate(Request((Message.user("hi"),), constraint=Constraint("json_schema", schema, engine)))
         assert caught.value.reason
+
+
+def test_a_lark_grammar_on_both_llama_backends(model, served):
+    lark = 'start: greeting " " /[a-z]{3}/\ngreeting: "hi" | "ho"'
+    for one in (model, served):
+        answer = one.generate("Greet Bob.", output=ConstrainedOutput.grammar(lark), max_tokens=20)
+        assert answer.parsed[:3] in ("hi ", "ho ")
+        assert "llguidance" in answer.enforcement.engine

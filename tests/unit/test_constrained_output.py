@@ -125,6 +125,17 @@ def test_a_pattern_that_does_not_compile_is_refused(pattern):
         ConstrainedOutput.regex(pattern)
 
 
+def test_a_grammar_may_be_lark_which_llguidance_alone_enforces():
+    lark = 'start: greeting " " /[a-z]{3}/\ngreeting: "hi" | "ho"'
+    output = ConstrainedOutput.grammar(lark)
+    assert output.constraint.engine == "llguidance"
+    assert output.verify("ho bob") == "ho bob"
+    assert not output.matcher().accepts("hey bob")
+    for engine in ("xgrammar", "native"):
+        with pytest.raises(UsageError, match="Lark"):
+            ConstrainedOutput.grammar(lark, engine=engine)
+
+
 @pytest.mark.parametrize("grammar", ["root ::= item", "root := x", 'root ::= "a', 'start ::= "a"', ""])
 def test_a_grammar_with_a_fault_is_refused(grammar):
     with pytest.raises(UsageError, match="grammar"):

@@ -19,7 +19,7 @@ from osport.constrained.schema import NodePath, json_path, shortened, walk
 from osport.core.types import Constraint
 from osport.errors import MissingDependency, UnsupportedFeature, UsageError
 
-__all__ = ["lark_of_schema", "refusal_of", "taken", "to_gbnf_choice", "to_llguidance"]
+__all__ = ["lark_of_schema", "refusal_of", "taken", "to_gbnf_choice", "to_llguidance", "with_header"]
 
 ENGINE = "llguidance"
 HEADER = "%llguidance {}\n"
@@ -54,7 +54,7 @@ def to_llguidance(constraint: Constraint) -> str:
     if constraint.kind == "json_schema":
         return taken(json.dumps(constraint.value)).lark
     if constraint.kind == "grammar":
-        return lark_of_gbnf(constraint.value)
+        return checked_lark(constraint.value) if is_lark(constraint.value) else lark_of_gbnf(constraint.value)
     if constraint.kind == "tools":
         from osport.constrained.tools import lark_of_tools  # it embeds the schemas' texts made here
 
@@ -173,6 +173,24 @@ def regex_inside_slashes(pattern: str) -> str:
     body = re.sub(r"^(\^|\\A)", "", pattern)
     body = re.sub(r"(?<!\\)((?:\\\\)*)(\$|\\Z)$", r"\1", body)
     return str(llguidance.regex_to_lark(body, use_ascii="")).replace("\n", "\\n")
+
+
+def with_header(lark: str) -> str:
+    """A Lark text with the line by which llguidance tells it from other notations."""
+    return lark if is_lark(lark) else HEADER + lark
+
+
+def is_lark(text: object) -> bool:
+    """Whether a grammar says that it is Lark."""
+    return isinstance(text, str) and text.lstrip().startswith("%llguidance")
+
+
+@lru_cache(maxsize=64)
+def checked_lark(text: str) -> str:
+    """A Lark grammar that compiles."""
+    if refusal := refusal_of(text):
+        raise UsageError(f"not a Lark grammar, and no GBNF, which has ::= in each rule: {refusal}")
+    return text
 
 
 @lru_cache(maxsize=64)

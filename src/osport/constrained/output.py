@@ -15,7 +15,7 @@ from jsonschema.protocols import Validator
 
 from osport.constrained.budget import shortest, tokens_for, unbounded
 from osport.constrained.choose import checked_engine, first_that_takes, named, refuse_kind
-from osport.constrained.dialects import to_llguidance
+from osport.constrained.dialects import to_llguidance, with_header
 from osport.constrained.engines import DEFAULT_ENGINE, engine_named
 from osport.constrained.hatch import Hatch, with_hatch
 from osport.constrained.matcher import OutputMatcher
@@ -124,14 +124,21 @@ class ConstrainedOutput(Stage):
         return cls(Constraint("regex", pattern, checked_engine(engine)))
 
     @classmethod
-    def grammar(cls, gbnf: str, *, engine: str | None = None) -> ConstrainedOutput:
-        """A text that a GBNF grammar (the notation of llama.cpp, with the rule ``root``) derives.
+    def grammar(cls, text: str, *, engine: str | None = None) -> ConstrainedOutput:
+        """A text that a grammar derives.
 
+        ``text``: GBNF, the EBNF of llama.cpp and xgrammar (``::=``, from the rule ``root``), or Lark as llguidance
+        reads it (``:``, from the rule ``start``), which llguidance alone enforces.
         ``engine``: see :meth:`json_schema`; outlines knows no grammars.
         Needs llguidance, which checks the grammar here and the answer later.
         Raises :class:`~osport.errors.UsageError` for a grammar with a fault, such as an undefined rule.
         """
-        output = cls(Constraint("grammar", gbnf, checked_engine(engine)))
+        chosen = checked_engine(engine)
+        if isinstance(text, str) and "::=" not in text:
+            if chosen not in (None, DEFAULT_ENGINE):
+                raise UsageError(f"engine={engine!r}: a Lark grammar is llguidance's; write it in GBNF")
+            text, chosen = with_header(text), DEFAULT_ENGINE
+        output = cls(Constraint("grammar", text, chosen))
         output._lark  # noqa: B018 - an unparsable grammar kills some engines, so it goes no further
         return output
 
