@@ -24,6 +24,8 @@ def turn(role, content, **more):
 
 
 CALL = {"type": "function", "id": "call_0001", "function": {"name": "wx", "arguments": {"city": "Oslo"}}}
+OTHER_CALL = {"type": "function", "id": "call_0002", "function": {"name": "wx", "arguments": {"city": "Tromsø & <co>"}}}
+WRITTEN_CALL = {"type": "function", "id": "call_0003", "function": {"name": "wx", "arguments": '{"city": "Oslo"}'}}
 CONVERSATIONS = [
     [turn("user", "Hi")],
     [turn("system", "Be."), turn("user", "Größe 日本 <&\"'>")],
@@ -38,6 +40,29 @@ CONVERSATIONS = [
         turn("tool", "3", tool_call_id="call_0001", name="wx"),
     ],
     [turn("user", "a"), turn("assistant", "b", reasoning_content="hm"), turn("user", "c")],
+    [turn("system", [{"type": "text", "text": "Be."}]), turn("user", "a")],
+    [
+        turn("user", "a"),
+        turn("assistant", "One moment.", tool_calls=[CALL, OTHER_CALL]),
+        turn("tool", "3", tool_call_id="call_0001", name="wx"),
+        turn("tool", [{"type": "text", "text": "4"}], tool_call_id="call_0002", name="wx"),
+        turn("assistant", "3 and 4"),
+        turn("user", "Thanks"),
+    ],
+    [
+        turn("user", "a"),
+        turn("assistant", None, tool_calls=[WRITTEN_CALL], reasoning_content="hm"),
+        turn("tool", "{}", tool_call_id="call_0003", name="wx"),
+    ],
+    [turn("user", "")],
+    [turn("developer", "Be."), turn("user", "a")],
+    [
+        turn("user", "{{ x }} {% y %} <|im_end|> </s> [/INST]"),
+        turn("assistant", "<think>no</think>b"),
+        turn("user", "c"),
+    ],
+    [turn("system", "  Be.\n\n"), turn("user", "\n a\t\r\n b \n"), turn("assistant", " c \n"), turn("user", " ")],
+    [turn("user", "a"), turn("assistant", "b")],
 ]
 
 
@@ -58,10 +83,12 @@ def test_every_template_renders_as_in_transformers():
             continue
         template = ChatTemplate.from_text(source, tokens=TOKENS)
         for messages in CONVERSATIONS:
-            tools = [TOOL] if len(messages) == 3 and messages[2]["role"] == "tool" else None
+            tools = [TOOL] if any(message["role"] == "tool" for message in messages) else None
+            # apply_chat_template leaves keys without a value out before it renders.
+            given = [{key: value for key, value in message.items() if value is not None} for message in messages]
             try:
                 theirs = render_jinja_template(
-                    [messages], tools=tools, chat_template=source, add_generation_prompt=True, **TOKENS
+                    [given], tools=tools, chat_template=source, add_generation_prompt=True, **TOKENS
                 )[0][0]
             except Exception:  # noqa: BLE001 - whatever it raises, ours must refuse too
                 theirs = None
