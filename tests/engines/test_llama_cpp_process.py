@@ -204,13 +204,15 @@ def test_a_stream_that_is_left_frees_the_engine_and_keeps_what_was_read(backend)
         again = backend.generate(ask("Write a long story."))
         assert time.monotonic() - started < AT_ONCE
         assert again.text == whole.text
-        assert again.usage.cached_tokens == again.usage.prompt_tokens - 1
+        # The last token is computed again where one came behind it before the stream was left.
+        assert again.usage.cached_tokens >= again.usage.prompt_tokens - 1
         assert backend._calls.pid == pid
 
 
 @pytest.mark.parametrize("in_process", [False, True], ids=["child", "in-process"])
 def test_ctrl_c_ends_the_call_and_leaves_the_model_usable(model_path, in_process):
     program = f"""
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job starts deaf to it
 backend = LlamaCppBackend(sys.argv[1], threads=1, in_process={in_process})
 backend.load()
 print("ready", flush=True)

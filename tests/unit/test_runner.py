@@ -203,9 +203,11 @@ def test_ctrl_c_ends_at_once_with_the_record_intact(tmp_path):
     script = tmp_path / "run.py"
     script.write_text(
         textwrap.dedent(f"""
-        import time
+        import signal, time
         from osport.core.types import Completion
         from osport.evals import GoldenItem, RunRecord, run_arm, scorer
+
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job starts deaf to it
 
         def ask(item):
             if item.id == "2":

@@ -8,6 +8,7 @@ from typing import Any
 
 from osport.chat_template.spans import Span
 from osport.errors import TemplateError
+from osport.formats.gguf import GgufArray, GgufHeader
 
 __all__ = ["encode"]
 
@@ -24,11 +25,17 @@ def _tokenizer(path: Path) -> Any:
             raise TemplateError(f"{path} is not a tokenizer that can be read: {error}") from error
     try:
         from transformers.integrations.gguf import gguf_tokenizer_mapping as rebuilt
-    except ImportError:  # older transformers need torch to read one
+    except ImportError:  # older transformers need torch to rebuild one
         return None
+    # transformers' own reader of the file needs torch, too.
+    header = GgufHeader.read(path)
+    vocabulary = {
+        name: value.values() if isinstance(value, GgufArray) else value
+        for key, name in rebuilt.GGUF_TOKENIZER_MAPPING["tokenizer"].items()
+        if (value := header.metadata.get(f"tokenizer.{key}")) is not None
+    }
     try:
-        architecture, vocabulary, _ = rebuilt.get_gguf_tokenizer(str(path))
-        return rebuilt.convert_gguf_tokenizer(architecture, vocabulary)[0]
+        return rebuilt.convert_gguf_tokenizer(header.architecture, vocabulary)[0]
     except Exception:  # noqa: BLE001 - vocabularies it does not know fail in many ways
         return None
 
