@@ -2,7 +2,8 @@ import pytest
 
 from osport.chat_template.answers import read_answer
 from osport.chat_template.families import families
-from osport.chat_template.tool_calls import FORMS, parse_tool_calls
+from osport.chat_template.tool_call_forms import FORMS
+from osport.chat_template.tool_calls import parse_tool_calls
 from osport.core.types import Tool
 from osport.errors import OutputError, UsageError
 
@@ -97,6 +98,53 @@ def test_two_calls_and_the_text_before_them():
     text = 'I look.\n[TOOL_CALLS][{"name": "a", "arguments": {}, "id": "x"}, {"name": "b", "arguments": {}}]'
     content, calls = parse_tool_calls(text, "mistral")
     assert (content, [call.id for call in calls]) == ("I look.", ["x", "call_1"])
+
+
+@pytest.mark.parametrize("form", sorted(set(WRITTEN) - {"pythonic"}))
+def test_text_behind_a_call_is_kept(form):
+    text, calls = parse_tool_calls(WRITTEN[form] + "\nI shall tell you.", form)
+    assert (text, [dict(call.arguments) for call in calls]) == ("I shall tell you.", [CITY])
+
+
+@pytest.mark.parametrize("form", sorted(set(WRITTEN) - {"llama_json"}))
+def test_a_second_call_that_is_not_well_formed_does_not_vanish(form):
+    half = WRITTEN[form][: WRITTEN[form].index("Oslo") + 2]
+    with pytest.raises(OutputError, match="Os"):
+        parse_tool_calls(WRITTEN[form] + "\n" + half, form)
+
+
+@pytest.mark.parametrize(
+    ("form", "text"),
+    [
+        ("hermes", '<tool_call>{"name": "wx", "arguments": {}} oops</tool_call>'),
+        ("hermes", '<tool_call>{"name": "wx", "args": {"city": "Oslo"}}</tool_call>'),
+        ("hermes", '<tool_call>{"name": "wx", "arguments": {"city": "a", "city": "b"}}</tool_call>'),
+        ("hermes", '<tool_call>{"name": "wx", "arguments": {"days": NaN}}</tool_call>'),
+        ("hermes", '<tool_call>{"name": "other", "arguments": {}}</tool_call>'),
+        ("hermes", "<tool_call>" + "[" * 100_000),
+        ("qwen_xml", WRITTEN["qwen_xml"] + "\n<tool_call>\nwx(city=Rome)\n</tool_call>"),
+        ("qwen_xml", WRITTEN["qwen_xml"].replace("</function>", "<parameter=city>Rome</parameter></function>")),
+        ("kimi", WRITTEN["kimi"] + '<|tool_call_begin|>functions.wx:1 {"city": "Rome"}<|tool_call_end|>'),
+        ("deepseek_v31", WRITTEN["deepseek_v31"] + '<｜tool▁call▁begin｜>wx{"city": "Rome"}<｜tool▁call▁end｜>'),
+        ("pythonic", "[wx(city='Oslo'), wx(**{'city': 'Rome'})]"),
+        ("pythonic", "[wx(city='Oslo', city='Rome')]"),
+        ("pythonic", "[wx(city='Oslo')] I shall tell you."),
+    ],
+)
+def test_what_could_be_meant_otherwise_is_malformed(form, text):
+    with pytest.raises(OutputError, match="cannot be read"):
+        parse_tool_calls(text, form, [Tool("wx", "", {"type": "object"})])
+
+
+def test_marks_inside_an_argument_are_text():
+    for form, mark in (("hermes", "</tool_call>"), ("mistral", "[TOOL_CALLS]")):
+        _, calls = parse_tool_calls(WRITTEN[form].replace("Oslo", mark), form)
+        assert dict(calls[0].arguments) == {"city": mark}
+
+
+def test_an_answer_in_json_is_no_call_of_an_unknown_tool():
+    text = '{"name": "Oslo", "population": 700000}'
+    assert parse_tool_calls(text, "llama_json", [Tool("wx", "", {"type": "object"})]) == (text, ())
 
 
 THINKER = next(family for family in families() if family.name.startswith("Hermes"))

@@ -12,7 +12,8 @@ from attrs import field, frozen
 from osport.chat_template.child import parse_in_child
 from osport.chat_template.conversation import wire_tools
 from osport.chat_template.families import Family
-from osport.chat_template.tool_calls import Malformed, entries, parse_tool_calls
+from osport.chat_template.tool_call_forms import Malformed, entries
+from osport.chat_template.tool_calls import parse_tool_calls
 from osport.core.types import Tool, ToolCall
 from osport.errors import OutputError, TemplateError
 
@@ -48,10 +49,10 @@ def read_answer(
         return _by_response_template(text, response, prompt, tools)
     reasoning, content, complete = split_reasoning(text, writing, prompt, prefill)
     calls: tuple[ToolCall, ...] = ()
-    if with_calls and writing.calls and complete:
-        content, calls = parse_tool_calls(content, writing.calls, tools)
     for stop in writing.stop:
         content = content.removesuffix(stop)
+    if with_calls and writing.calls and complete:
+        content, calls = parse_tool_calls(content, writing.calls, tools)
     return Answer(content, reasoning, calls, complete)
 
 

@@ -18,7 +18,8 @@ from osport.chat_template.capabilities import CLAUDE_ID, TOOL, TemplateCapabilit
 from osport.chat_template.control_tokens import find_tokens
 from osport.chat_template.conversation import written
 from osport.chat_template.families import Family
-from osport.chat_template.tool_calls import FORMS, parse_tool_calls
+from osport.chat_template.tool_call_forms import FORMS
+from osport.chat_template.tool_calls import parse_tool_calls
 from osport.core.types import Message, Tool, ToolCall
 from osport.errors import OutputError, TemplateError
 

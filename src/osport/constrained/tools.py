@@ -11,10 +11,11 @@ import attrs
 
 from osport.constrained.dialects import HEADER, lark_of_schema, refusal_of, taken
 from osport.constrained.schema import checked
-from osport.constrained.verify import each_once, in_schema, no_number
+from osport.constrained.verify import in_schema
 from osport.core.call_form import CallForm
 from osport.core.types import Constraint, Tool, ToolCall
 from osport.errors import ConstraintViolated, UnsupportedFeature, UsageError
+from osport.formats.strict_json import STRICT
 
 __all__ = ["Mode", "calls_in", "lark_of_tools", "tools_constraint", "verified_calls"]
 
@@ -195,10 +196,9 @@ def after_mark(text: str, mark: str) -> str:
 
 def json_at(text: str) -> tuple[Any, str]:
     """The JSON value that a text begins with, and what stands behind it."""
-    decoder = json.JSONDecoder(parse_constant=no_number, object_pairs_hook=each_once)
     text = text.lstrip()
     try:
-        value, end = decoder.raw_decode(text)
-    except (ValueError, UsageError, RecursionError) as error:
+        value, end = STRICT.raw_decode(text)
+    except (ValueError, RecursionError) as error:
         raise ConstraintViolated(f"not JSON: {error}: {text[:80]!r}", keyword="json") from error
     return value, text[end:]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any, NoReturn
+from typing import Any
 
 import jsonschema
 from jsonschema.protocols import Validator
@@ -11,16 +10,14 @@ from jsonschema.protocols import Validator
 from osport.constrained.dialects import byte_tokenizer
 from osport.constrained.patterns import TooSlow, matches
 from osport.constrained.schema import json_path, shortened
-from osport.errors import ConstraintViolated, UsageError
+from osport.errors import ConstraintViolated
+from osport.formats.strict_json import STRICT, RepeatedName
 
 __all__ = ["REPEATED_NAME", "in_choice", "in_grammar", "in_pattern", "in_schema"]
 
 
 REPEATED_NAME = "repeated name"
-
-
-class RepeatedName(UsageError):
-    """A name stands twice in one object: no mask keeps an open object from that."""
+"""No mask keeps an open object from that."""
 
 
 def in_schema(text: str, validator: Validator) -> Any:
@@ -73,25 +70,8 @@ def in_grammar(text: str, lark: str) -> str:
 def parsed(text: str) -> Any:
     """The value of a JSON text; NaN, infinities and a name given twice are no JSON here."""
     try:
-        return json.loads(text, parse_constant=no_number, object_pairs_hook=each_once)
+        return STRICT.decode(text)
     except RepeatedName as error:
         raise ConstraintViolated(f"not JSON: {error}", keyword=REPEATED_NAME) from error
-    except UsageError as error:
-        raise ConstraintViolated(f"not JSON: {error}", keyword="json") from error
     except (ValueError, RecursionError) as error:
         raise ConstraintViolated(f"not JSON: {error}: {shortened(text)!r}", keyword="json") from error
-
-
-def no_number(name: str) -> NoReturn:
-    """JSON has no such number."""
-    raise UsageError(f"{name} is no JSON number")
-
-
-def each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object whose names differ."""
-    value = dict(pairs)
-    if len(value) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise RepeatedName(f"the name {twice!r} stands twice in one object")
-    return value
