@@ -1,6 +1,6 @@
 import pytest
 
-from osport.chat_template import few_shot_turns, request_from_anthropic
+from osport.chat_template import Conversation, few_shot_turns, request_from_anthropic
 from osport.core.types import Message
 from osport.errors import UnsupportedFeature, UsageError
 
@@ -93,6 +93,30 @@ def test_what_is_no_messages_request_is_a_usage_error(change, complaint):
 def test_not_even_a_mapping():
     with pytest.raises(UsageError, match="mapping"):
         request_from_anthropic("{}")
+
+
+def conversation_of(*blocks, role="user"):
+    turns = [{"role": "user", "content": "Hi"}, {"role": role, "content": list(blocks)}]
+    return Conversation.from_anthropic({**MINIMAL, "messages": turns})
+
+
+def test_where_a_search_result_comes_from_is_written_down():
+    block = {"type": "search_result", "source": "https://s", "title": "t", "content": [{"type": "text", "text": "x"}]}
+    assert '<search_result source="https://s" title="t">' in conversation_of(block).messages[-1].content
+
+
+def test_thoughts_that_change_their_place_are_told():
+    turn = [{"type": "thinking", "thinking": "a", "signature": "s"}, {"type": "text", "text": "b"}]
+    assert not [loss for loss in conversation_of(*turn, role="assistant").losses if "thinking behind" in loss.why]
+    told = conversation_of(*turn, *turn, role="assistant").losses
+    assert [loss.field for loss in told if "thinking behind" in loss.why] == ["messages[1].content[2]"]
+
+
+@pytest.mark.parametrize("name", ["none", "auto", "required"])
+def test_a_forced_tool_with_the_name_of_a_choice_is_refused(name):
+    tools = {"tools": [{"name": name, "input_schema": {"type": "object"}}]}
+    with pytest.raises(UsageError, match="another name"):
+        request_from_anthropic({**MINIMAL, **tools, "tool_choice": {"type": "tool", "name": name}})
 
 
 def test_few_shot_turns():

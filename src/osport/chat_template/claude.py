@@ -171,6 +171,8 @@ def _tool_choice(choice: object, tools: Sequence[Tool]) -> tuple[str, bool]:
     if choice["type"] == "tool":
         if choice.get("name") not in {tool.name for tool in tools}:
             raise UsageError(f"tool_choice: no tool is named {choice.get('name')!r}")
+        if choice["name"] in CHOICES.values():
+            raise UsageError(f"tool_choice: {choice['name']!r} is a way to choose tools; give the tool another name")
         return str(choice["name"]), parallel
     if choice["type"] not in CHOICES:
         raise UsageError(f"tool_choice: unknown type {choice['type']!r}; known: auto, any, tool, none")

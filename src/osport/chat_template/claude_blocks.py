@@ -144,11 +144,8 @@ def _document(block: Mapping[str, Any], where: str, ledger: Ledger) -> str:
             {"source", "title", "content"},
             {"citations": "asks for citations, which templates do not have"},
         )
-        body, title, tag = (
-            _joined(block.get("content"), f"{where}.content", ledger, BLOCK_SEPARATOR),
-            block.get("title"),
-            "search_result",
-        )
+        body = _joined(block.get("content"), f"{where}.content", ledger, BLOCK_SEPARATOR)
+        tag, named = "search_result", {"source": block.get("source"), "title": block.get("title")}
     else:
         _only(
             block,
@@ -166,11 +163,11 @@ def _document(block: Mapping[str, Any], where: str, ledger: Ledger) -> str:
             body = _joined(source.get("content"), f"{where}.source.content", ledger, BLOCK_SEPARATOR)
         else:
             raise _refused(block, where, f"a source of type {source.get('type')!r} is no text; extract its text first")
-        title, tag = block.get("title"), "document"
+        tag, named = "document", {"title": block.get("title")}
         if block.get("context"):
             body = f"{block['context']}\n{body}"
     ledger.note(where, f"templates have no {tag} blocks", f"written into the turn between <{tag}> tags")
-    heading = f' title="{title}"' if title else ""
+    heading = "".join(f' {name}="{value}"' for name, value in named.items() if value)
     return f"<{tag}{heading}>\n{body}\n</{tag}>"
 
 
@@ -206,6 +203,8 @@ class _Turn:
         elif kind == "tool_result" and self.role == "user":
             self._result(block, where)
         elif kind == "thinking" and self.role == "assistant":
+            if self.texts or self.calls:
+                self.ledger.note(where, "thinking behind other blocks", "moved in front of them")
             _only(block, where, self.ledger, {"thinking"}, {"signature": "only the Claude API can check it"})
             self.reasoning.append(str(block.get("thinking") or ""))
         elif kind == "redacted_thinking" and self.role == "assistant":
