@@ -22,7 +22,7 @@ from osport.constrained.matcher import OutputMatcher
 from osport.constrained.schema import Schema, checked, json_path
 from osport.constrained.support import Support, refuse_unless_enforced, support_of
 from osport.constrained.tables import TABLES
-from osport.constrained.targets import Target, target_of
+from osport.constrained.targets import Target, is_target, target_of
 from osport.constrained.tools import Mode, calls_in, tools_constraint, verified_calls
 from osport.constrained.verify import REPEATED_NAME, in_choice, in_grammar, in_pattern, in_schema
 from osport.constrained.vocabulary import BYTES, Vocabulary
@@ -75,8 +75,9 @@ class ConstrainedOutput(Stage):
     ) -> ConstrainedOutput:
         """A JSON value that the schema allows, written without white space, properties in the schema's order.
 
-        ``schema``: a JSON Schema of drafts 3 to 2020-12 (the newest that fits where ``$schema`` is left out),
-        or a class: attrs, dataclass, TypedDict or pydantic model; then ``parsed`` is an instance of it.
+        ``schema``: a JSON Schema of drafts 4 to 2020-12 (the newest that fits where ``$schema`` is left out),
+        or a class: attrs, dataclass, TypedDict or pydantic model, or ``list[Item]`` and the like; then ``parsed`` is
+        an instance of it.
         ``engine``: who must enforce it: ``llguidance``, ``xgrammar``, ``outlines`` or ``native`` (the backend's own);
         None: the backend's own choice, or where that refuses the schema, another engine of the backend that takes it.
 
@@ -86,7 +87,7 @@ class ConstrainedOutput(Stage):
         """
         if on_unsupported not in ("refuse", "check"):
             raise UsageError(f"on_unsupported={on_unsupported!r}: refuse or check")
-        target = target_of(schema) if isinstance(schema, type) else None
+        target = target_of(schema) if is_target(schema) else None
         given: Any = target.schema if target is not None else schema
         found = checked(given, unknown_formats="drop" if on_unsupported == "check" else "refuse")
         if found.recursive and shortest(found.schema) == math.inf:
