@@ -45,6 +45,42 @@ def test_a_confidence_is_required_and_bounded():
             output.verify(text)
 
 
+LIST = {
+    "$ref": "#/$defs/all",
+    "$defs": {
+        "mood": {"enum": ["pos", "neg"]},
+        "one": {"type": "object", "properties": {"mood": {"$ref": "#/$defs/mood"}}, "additionalProperties": False},
+        "all": {
+            "type": "object",
+            "properties": {
+                "first": {"$ref": "#/$defs/one"},
+                "rest": {"type": "array", "items": {"$ref": "#/$defs/one"}},
+            },
+            "additionalProperties": False,
+        },
+    },
+}
+
+
+def test_a_hatch_behind_references_and_in_lists_opens_that_place_alone():
+    output = ConstrainedOutput.json_schema(LIST).with_escape_hatch(on="rest[].mood", value="unclear")
+    text = '{"rest":[{"mood":"pos"},{"mood":"unclear"}]}'
+    assert output.matcher().accepts(text)
+    assert output.is_uncertain(output.verify(text))
+    assert not output.is_uncertain(output.verify('{"first":{"mood":"pos"},"rest":[{"mood":"neg"},{}]}'))
+    with pytest.raises(ConstraintViolated):
+        output.verify('{"first":{"mood":"unclear"}}')
+
+
+def test_each_of_several_hatches_counts():
+    output = (
+        ConstrainedOutput.json_schema(FORM).with_escape_hatch(on="sentiment", value="?").with_escape_hatch(on="who.age")
+    )
+    assert output.is_uncertain(output.verify('{"sentiment":"?"}'))
+    assert output.is_uncertain(output.verify('{"sentiment":"pos","who":{"age":null}}'))
+    assert not output.is_uncertain(output.verify('{"sentiment":"pos","who":{"age":3}}'))
+
+
 @pytest.mark.parametrize(
     ("on", "value", "word"),
     [("mood", "x", r"\$\.mood"), ("who.name", None, r"\$\.who\.name"), ("sentiment", "pos", "already")],

@@ -65,7 +65,7 @@ class ConstrainedOutput(Stage):
     """What stands in the schema and constrains nothing: a keyword that JSON Schema does not know, and under
     ``check`` a format that nobody can verify."""
     target: Target | None = field(default=None, repr=False)
-    hatch: Hatch | None = field(default=None, repr=False)
+    hatches: tuple[Hatch, ...] = field(default=(), repr=False)
     unknown_formats: tuple[str, ...] = field(default=(), repr=False)
     """The places of the formats that nobody can verify; the constraint goes without them."""
 
@@ -161,6 +161,8 @@ class ConstrainedOutput(Stage):
     def with_escape_hatch(self, *, on: str, value: Any = None, confidence: bool = False) -> ConstrainedOutput:
         """The form with one more value at the property ``on``, by which the model may say that it does not know.
 
+        ``on``: ``outer.inner`` for a nested property, ``list[].inner`` for one in each element of a list. A form may
+        have several hatches.
         ``value``: a member beside those of an enum, or None. ``confidence``: a required number from 0 to 1
         beside it, the model's own claim. :meth:`is_uncertain` tells whether an answer used the hatch.
         A model may be sure and wrong, and small models hardly ever use it.
@@ -168,15 +170,17 @@ class ConstrainedOutput(Stage):
         Raises :class:`~osport.errors.UsageError` for a form that is no JSON Schema, or without that property.
         """
         if self.constraint.kind != "json_schema" or self.target is not None:
-            raise UsageError("an escape hatch needs a form made from a JSON Schema")
+            raise UsageError(
+                "an escape hatch opens a JSON Schema; where a class is given, let its own field hold the value, too"
+            )
         schema, hatch = with_hatch(self.constraint.value, on, value, confidence=confidence)
         engine = self.constraint.engine
         opened = ConstrainedOutput.json_schema(schema, on_unsupported=self.on_unsupported, engine=engine)
-        return evolve(opened, hatch=hatch, notes=self.notes, unknown_formats=self.unknown_formats)
+        return evolve(opened, hatches=(*self.hatches, hatch), notes=self.notes, unknown_formats=self.unknown_formats)
 
     def is_uncertain(self, answer: Any) -> bool:
         """Whether a parsed answer says through the escape hatch that the model does not know."""
-        return self.hatch is not None and self.hatch.taken(answer)
+        return any(hatch.taken(answer) for hatch in self.hatches)
 
     @cached_property
     def hash(self) -> str:
