@@ -3,11 +3,13 @@
 import json
 
 import pytest
+from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
 from osport import Capabilities, Completion, ConstrainedOutput, Message, Request, Tool, ToolCall
 from osport.core.call_form import CallForm
+from osport.core.types import Enforcement
 from osport.errors import ConstraintViolated, Truncated, UnsupportedFeature, UsageError
 
 pytest.importorskip("llguidance")
@@ -128,6 +130,29 @@ def test_calls_that_a_template_has_read_already_are_verified_too():
         output.finish(Completion("", "tool_calls", tool_calls=(ToolCall("x", "no", {}),)))
     with pytest.raises(ConstraintViolated, match="2 calls, at most 1"):
         output.finish(Completion("", "tool_calls", tool_calls=read.tool_calls * 2))
+
+
+def test_what_is_not_enforced_of_a_tool_is_checked_on_request():
+    marks = Tool(
+        "mark", parameters={"properties": {"n": {"type": "array", "items": {"type": "integer"}, "uniqueItems": True}}}
+    )
+    with pytest.raises(UnsupportedFeature, match="tool 'mark': the keyword uniqueItems"):
+        ConstrainedOutput.tools([marks]).matcher()
+    output = ConstrainedOutput.tools([marks, GET], on_unsupported="check")
+    assert output.matcher().accepts(written(CallForm(), ("mark", {"n": [1, 2]})))
+    assert not output.matcher().accepts(written(CallForm(), ("mark", {"n": ["a"]})))
+    twice = Completion(written(CallForm(), ("mark", {"n": [1, 1]})), "stop")
+    with pytest.raises(ConstraintViolated, match="uniqueItems"):
+        output.finish(twice)
+    sent = output.prepare(
+        Request([Message.user("x")]),
+        Capabilities(constraints={"tools"}, constraint_engine="llguidance", enforced_by="sampling"),
+    )
+    answer = evolve(
+        twice, text=written(CallForm(), ("mark", {"n": [1]})), enforcement=Enforcement("sampling", engine="llguidance")
+    )
+    assert "uniqueItems" not in str(sent.constraint.value)
+    assert output.finish(answer).enforcement.checked == ("mark: uniqueItems at $.properties.n.uniqueItems",)
 
 
 def test_a_tool_is_refused_with_its_name():

@@ -8,7 +8,7 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from attrs import evolve, field, frozen
 from jsonschema.protocols import Validator
@@ -69,6 +69,10 @@ class ConstrainedOutput(Stage):
     unknown_formats: tuple[str, ...] = field(default=(), repr=False)
     """The places of the formats that nobody can verify; the constraint goes without them."""
 
+    def __attrs_post_init__(self) -> None:
+        if self.on_unsupported not in get_args(OnUnsupported):
+            raise UsageError(f"on_unsupported={self.on_unsupported!r}: refuse or check")
+
     @classmethod
     def json_schema(
         cls, schema: Schema | type, *, on_unsupported: OnUnsupported = "refuse", engine: str | None = None
@@ -85,8 +89,6 @@ class ConstrainedOutput(Stage):
         keyword included, or that no finite value conforms to; :class:`~osport.errors.UnsupportedFeature` for an
         unknown format, which ``check`` leaves out and names in :attr:`notes`.
         """
-        if on_unsupported not in ("refuse", "check"):
-            raise UsageError(f"on_unsupported={on_unsupported!r}: refuse or check")
         target = target_of(schema) if is_target(schema) else None
         given: Any = target.schema if target is not None else schema
         found = checked(given, unknown_formats="drop" if on_unsupported == "check" else "refuse")
@@ -145,7 +147,13 @@ class ConstrainedOutput(Stage):
 
     @classmethod
     def tools(
-        cls, tools: Sequence[Tool], mode: Mode = "required", *, parallel: bool = False, form: CallForm | None = None
+        cls,
+        tools: Sequence[Tool],
+        mode: Mode = "required",
+        *,
+        parallel: bool = False,
+        form: CallForm | None = None,
+        on_unsupported: OnUnsupported = "refuse",
     ) -> ConstrainedOutput:
         """Calls of these tools and of no others, with arguments that each tool's schema allows.
 
@@ -153,10 +161,11 @@ class ConstrainedOutput(Stage):
         it (``auto``). ``parallel``: up to 16 calls instead of one. ``form``: how the model writes a call; without it
         a JSON object ``{"name": ..., "arguments": {...}}``. The tools are not described to the model here.
         ``Completion.tool_calls`` and ``parsed`` are the calls, ``text`` what stands before them. Needs llguidance.
+        ``on_unsupported``: as in :meth:`json_schema`, for the schemas of the tools.
 
         Raises :class:`~osport.errors.UsageError` for what is no list of tools, or no schema of an object.
         """
-        return cls(tools_constraint(tools, mode, form or CallForm(), parallel=parallel))
+        return cls(tools_constraint(tools, mode, form or CallForm(), parallel=parallel), on_unsupported)
 
     def with_escape_hatch(self, *, on: str, value: Any = None, confidence: bool = False) -> ConstrainedOutput:
         """The form with one more value at the property ``on``, by which the model may say that it does not know.
@@ -315,10 +324,14 @@ class ConstrainedOutput(Stage):
     ) -> OutputMatcher:
         """The mask alone, replayable without a model: ``accepts``, ``advance``, ``allowed``.
 
+        ``tokenizer``: a token for each byte, or the tokens of a model as an
+        ``osport.constrained.vocabulary.Vocabulary``.
         ``engine``: ``llguidance``, ``xgrammar`` or ``outlines``; None: the form's own, or llguidance.
         Raises :class:`~osport.errors.UnsupportedFeature` with the keyword that the engine would not enforce.
         """
         vocabulary = BYTES if tokenizer == "bytes" else tokenizer
+        if not isinstance(vocabulary, Vocabulary):
+            raise UsageError(f"tokenizer={tokenizer!r}: 'bytes', or an osport.constrained.vocabulary.Vocabulary")
         engine = engine or self.constraint.engine or DEFAULT_ENGINE
         found = engine_named(engine)  # compiling is the gate, too; only a weaker form must be found before it
         constraint = self.constraint if self.on_unsupported == "refuse" else self._enforceable(engine)[0]
@@ -329,6 +342,8 @@ class ConstrainedOutput(Stage):
         """What the engine is asked to enforce, and what is left to be verified."""
         if self.constraint.kind != "json_schema":
             refuse_kind(self.constraint.kind, engine)
+            if self.constraint.kind == "tools" and self.on_unsupported == "check":
+                return self._weaker_tools(engine)
             if engine == "llguidance":
                 self._lark  # noqa: B018 - compiles, or refuses by name
             return self.constraint, ()
@@ -342,6 +357,18 @@ class ConstrainedOutput(Stage):
             weaker, left = weakened(self.constraint.value, lambda schema: refuse_unless_enforced(schema, engine))
             known[engine] = (evolve(self.constraint, value=weaker), left)
         return known[engine]
+
+    def _weaker_tools(self, engine: str) -> tuple[Constraint, tuple[str, ...]]:
+        """Calls with as much of each tool's schema as the engine enforces, and what is left."""
+        if engine not in self._weaker:
+            tools, left = [], []
+            for tool in self.constraint.value["tools"]:
+                form, dropped = weakened(tool["parameters"], lambda schema: refuse_unless_enforced(schema, engine))
+                tools.append({**tool, "parameters": form})
+                left += [f"{tool['name']}: {keyword}" for keyword in dropped]
+            weaker = evolve(self.constraint, value={**self.constraint.value, "tools": tools})
+            self._weaker[engine] = weaker, tuple(left)
+        return self._weaker[engine]
 
     def _left(self, engine: str) -> tuple[str, ...]:
         """What the engine of an answer was not asked to enforce."""
