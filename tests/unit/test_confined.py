@@ -2,8 +2,8 @@
 
 import subprocess
 import sys
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -26,8 +26,8 @@ def main():
 def start(monkeypatch):
     monkeypatch.syspath_prepend(str(HERE))
 
-    def started():
-        made = Confined("test_confined", seconds=SECONDS, memory=MEMORY)
+    def started(seconds=SECONDS):
+        made = Confined("test_confined", seconds=seconds, memory=MEMORY)
         assert made.ask({"python": "1 + 1"}) == {"value": 2}
         return made
 
@@ -72,13 +72,15 @@ def test_files_cannot_be_written(child, tmp_path):
     assert (tmp_path / "x").stat().st_size == 0
 
 
-def test_a_slow_question_holds_up_no_other(child):
-    slow = threading.Thread(target=child.ask, args=({"python": "__import__('time').sleep(0.9)"},))
-    slow.start()
-    time.sleep(0.1)
-    assert child.ask({"python": "4"}) == {"value": 4}
-    assert slow.is_alive()
-    slow.join()
+def test_a_slow_question_holds_up_no_other(start, tmp_path):
+    child, go_on = start(seconds=30), tmp_path / "go on"
+    wait = f"[__import__('time').sleep(0.02) for _ in iter(__import__('pathlib').Path({str(go_on)!r}).exists, True)]"
+    with ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(child.ask, {"python": f"len({wait})"})
+        assert child.ask({"python": "4"}) == {"value": 4}
+        assert not slow.done()
+        go_on.touch()
+        assert slow.result(30)["value"] >= 0
     assert len(child._idle) == 1
 
 
