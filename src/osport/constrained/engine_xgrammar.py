@@ -68,7 +68,7 @@ class XgrammarEngine:
 
 def compiled_bytes(how: str, text: str, vocabulary: Vocabulary) -> bytes:
     """A compiled form, in xgrammar's own JSON. Raises :class:`NotTaken`."""
-    compiler = vocabulary.prepared("compiler", xgrammar_compiler)
+    compiler = vocabulary.prepared(f"{EXTRA} compiler", xgrammar_compiler)
     try:
         if how == "json_schema":
             compiled = compiler.compile_json_schema(
