@@ -15,6 +15,7 @@ from importlib.metadata import version
 from typing import Any, TypeVar
 
 from osport.confined import Confined, Unanswered, serve
+from osport.constrained.protocol import Engine
 from osport.constrained.vocabulary import BYTES, Vocabulary
 from osport.errors import UnsupportedFeature
 from osport.file_cache import FileCache
@@ -38,18 +39,18 @@ class NotTaken(Exception):
 
 
 def compiled_elsewhere(
-    maker: str, package: str, how: str, text: str, vocabulary: Vocabulary, load: Callable[[bytes], Loaded]
+    engine: Engine, how: str, text: str, vocabulary: Vocabulary, load: Callable[[bytes], Loaded]
 ) -> Loaded:
     """A form compiled for a vocabulary, from the disk where it is kept there.
 
-    ``maker``: the module whose ``main`` calls :func:`serve_compiler`. ``package``: name and version of what compiles.
+    ``engine``: of a class in whose module ``main`` calls :func:`serve_compiler`. ``how``: the kind of the constraint.
     ``load``: makes the form of its bytes, and raises ValueError or RuntimeError for bytes that are none.
 
     Raises :class:`~osport.errors.UnsupportedFeature` for a form that the engine does not take, or not within
     :data:`SECONDS` and :data:`MEMORY_BYTES`.
     """
     files = FileCache(cache_dir() / FOLDER, entries=KEPT_FILES, size=KEPT_BYTES)
-    written = json.dumps([version("osport"), package, how, text, vocabulary.prepared("digest", digest_of)])
+    written = json.dumps([version("osport"), engine.version(), how, text, vocabulary.prepared("digest", digest_of)])
     key = hashlib.sha256(written.encode()).hexdigest()
     kept = files.get(key)
     if kept is not None:
@@ -58,12 +59,12 @@ def compiled_elsewhere(
         except (ValueError, RuntimeError):
             files.drop(key)
     try:
-        answer = ask(maker, how, text, vocabulary)
+        answer = ask(type(engine).__module__, how, text, vocabulary)
     except Unanswered as error:
         reason = f"not compiled: {error}; lower its counts, or give engine='llguidance', which bounds itself"
-        raise UnsupportedFeature(f"this {how}", package, reason=reason) from None
+        raise UnsupportedFeature(f"this {how}", engine.name, reason=reason) from None
     if "refused" in answer:
-        raise UnsupportedFeature(f"this {how}", package, reason=answer["refused"])
+        raise UnsupportedFeature(f"this {how}", engine.name, reason=answer["refused"])
     made = base64.b64decode(answer["compiled"])
     loaded = load(made)
     files.put(key, made)

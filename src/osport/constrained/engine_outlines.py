@@ -42,7 +42,7 @@ class OutlinesEngine:
         outlines_core = imported("outlines_core", self.name)
         text = self._text(constraint)
         load = outlines_core.Index.from_binary
-        index = compiled_elsewhere(__name__, self.version(), constraint.kind, text, vocabulary, load)
+        index = compiled_elsewhere(self, constraint.kind, text, vocabulary, load)
         return _OutlinesCompiled(outlines_core, index, vocabulary)
 
     def _text(self, constraint: Constraint) -> str:

@@ -48,7 +48,7 @@ class XgrammarEngine:
                 stored.decode(), vocabulary.prepared(self.name, xgrammar_tokens)
             )
 
-        compiled = compiled_elsewhere(__name__, self.version(), constraint.kind, text, vocabulary, load)
+        compiled = compiled_elsewhere(self, constraint.kind, text, vocabulary, load)
         return _XgrammarCompiled(xgrammar, compiled, vocabulary)
 
     def _text(self, constraint: Constraint) -> str:
