@@ -81,7 +81,7 @@ def vllm_xgrammar(schema):
     except ImportError as error:
         raise MissingDependency("xgrammar", "xgrammar") from error
     # White space apart, as vLLM compiles it.
-    compiler = BYTES.prepared("xgrammar", xgrammar_compiler)
+    compiler = BYTES.prepared("xgrammar compiler", xgrammar_compiler)
     try:
         form = compiler.compile_json_schema(json.dumps(sent), any_whitespace=False, separators=(",", ":"))
     except RuntimeError as error:

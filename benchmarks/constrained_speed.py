@@ -18,7 +18,7 @@ import time
 from importlib.util import find_spec
 from pathlib import Path
 
-from osport.backends._llama_cpp_engine import LlamaCppEngine
+from osport.backends._llama_cpp_engine import LlamaCppEngine, MaskedLogits
 from osport.core.types import Constraint, Sampling
 
 TOKENS = 96
@@ -117,7 +117,8 @@ def main():
 
     def masked(schema, name):
         def run():
-            mask = engine.masked(Constraint("json_schema", schema, name))
+            masks = engine.masks
+            mask = MaskedLogits(masks.mask(Constraint("json_schema", schema, name)), masks.vocabulary.ends)
             return timed(
                 engine.tokens(prompt, SAMPLING, masked=mask, grammar=None),
                 lambda token, produced: mask.advance(token, produced, ended=False),

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from osport import ConstrainedOutput, Message, Model, Tool
 from osport.backends._llama_cpp_engine import LlamaCppEngine
 from osport.backends.llama_cpp import LlamaCppBackend
+from osport.constrained.engine_llguidance import LlguidanceEngine
 from osport.constrained.masks import ModelMasks
 from osport.constrained.vocabulary import llama_vocabulary
 from osport.core.call_form import CallForm
@@ -168,11 +171,12 @@ def test_a_mask_may_outlive_its_model(model_path, engine_name):
     code = """
 import gc, sys
 import numpy as np
-from osport.backends._llama_cpp_engine import LlamaCppEngine
+from osport.backends._llama_cpp_engine import LlamaCppEngine, MaskedLogits
 from osport.core.types import Constraint
 from pathlib import Path
 engine = LlamaCppEngine(Path(sys.argv[1]), context=64, threads=1, gpu_layers=0)
-masked = engine.masked(Constraint("json_schema", {"type": "array", "items": {"type": "integer"}}, sys.argv[2]))
+integers = {"type": "array", "items": {"type": "integer"}}
+masked = MaskedLogits(engine.masks.mask(Constraint("json_schema", integers, sys.argv[2])), engine.masks.vocabulary.ends)
 size = engine._llama.n_vocab()
 engine.close()
 del engine
@@ -230,3 +234,28 @@ def test_a_lark_grammar_on_both_llama_backends(model, served):
         answer = one.generate("Greet Bob.", output=ConstrainedOutput.grammar(lark), max_tokens=20)
         assert answer.parsed[:3] in ("hi ", "ho ")
         assert "llguidance" in answer.enforcement.engine
+
+
+def test_a_form_that_takes_long_to_compile_holds_up_no_other_call(model_path, monkeypatch):
+    """A slow engine is a fake here: real ones are stopped too soon, or not slow enough."""
+    slow, compile_ = threading.Event(), LlguidanceEngine.compile
+
+    def compile_slowly(self, constraint, vocabulary):
+        if constraint.value == ("slow",):
+            assert slow.wait(60)
+        return compile_(self, constraint, vocabulary)
+
+    monkeypatch.setattr(LlguidanceEngine, "compile", compile_slowly)
+    with LlamaCppBackend(str(model_path), context=64, threads=1, in_process=True) as backend:
+
+        def ask(*labels):
+            constraint = Constraint("choice", labels, "llguidance")
+            return backend.generate(Request((Message.user("hi"),), constraint=constraint)).text
+
+        backend.load()
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(ask, "slow")
+            assert ask("quick") == "quick"
+            assert not waiting.done()
+            slow.set()
+            assert waiting.result(60) == "slow"

@@ -15,7 +15,7 @@ from attrs import frozen
 
 from osport.backends._interruption import Interruption
 from osport.backends._llama_constraints import GBNF, checked_gbnf
-from osport.backends._llama_cpp_engine import LAST_TOKENS, LlamaCppEngine
+from osport.backends._llama_cpp_engine import LAST_TOKENS, LlamaCppEngine, MaskedLogits
 from osport.backends._one_at_a_time import OneAtATime
 from osport.backends._stop_flag import Stopped
 from osport.backends._token_text import TokenText
@@ -76,14 +76,14 @@ class LlamaCppCalls:
         sampling = request.sampling.filled()
         prompt_text = self._prompt(request)
         gbnf = _native(request.constraint)
-        with self._turn(request.timeout, interruption) as step:
+        masked, compiling = self._masked(request.constraint) if request.constraint and not gbnf else (None, 0.0)
+        with self._turn(request.timeout, interruption, spent=compiling) as step:
             with step() as engine:
                 prompt = engine.tokenize(prompt_text)
                 limit = self._room(prompt, sampling.max_tokens)
                 if not self.settings.prompt_cache:
                     engine.forget()
                 cached = engine.cached(prompt)
-                masked = engine.masked(request.constraint) if request.constraint is not None and not gbnf else None
                 grammar = engine.grammar(gbnf) if gbnf else None
                 tokens = iter(engine.tokens(prompt, sampling, masked=masked, grammar=grammar))
             text = TokenText(sampling.stop or ())
@@ -182,15 +182,28 @@ class LlamaCppCalls:
             )
         return self.engine
 
+    def _masked(self, constraint: Constraint) -> tuple[MaskedLogits, float]:
+        """The processor for one answer, made before its turn: to compile a form holds up no other call.
+
+        With it, the seconds that this took, loading left out.
+        """
+        with self._queue.step():
+            masks = self._loaded().masks
+        started = time.monotonic()
+        return MaskedLogits(masks.mask(constraint), masks.vocabulary.ends), time.monotonic() - started
+
     @contextlib.contextmanager
-    def _turn(self, timeout: float | None, interruption: Interruption) -> Iterator[Callable[[], Step]]:
+    def _turn(
+        self, timeout: float | None, interruption: Interruption, *, spent: float = 0.0
+    ) -> Iterator[Callable[[], Step]]:
         """The engine for one call, which ends when it takes too long, is interrupted or the model is closed.
 
-        Loading does not count against the time. What is given is the way to make one step with the engine.
+        ``spent``: seconds of its time that are gone. Loading does not count against the time.
+        What is given is the way to make one step with the engine.
         """
         timeout = timeout or self.settings.timeout
-        waiting = time.monotonic()
-        with self._queue.turn(timeout):
+        waiting = time.monotonic() - spent
+        with self._queue.turn(timeout - spent):
             left = timeout - (time.monotonic() - waiting)
             with self._queue.step():
                 engine = self._loaded()

@@ -13,14 +13,14 @@ from osport.backends._llama_cpp_log import clear_log, keep_log, log_tail
 from osport.backends._stop_flag import StopFlag, Stopped
 from osport.constrained.masks import ModelMasks, TokenMask
 from osport.constrained.vocabulary import llama_vocabulary
-from osport.core.types import Constraint, Sampling, TokenLogprob
+from osport.core.types import Sampling, TokenLogprob
 from osport.errors import BackendError, BadRequest, MissingDependency, ServerFault, UsageError
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["LlamaCppEngine"]
+__all__ = ["LlamaCppEngine", "MaskedLogits"]
 
 NAME = "llama_cpp"
 # Penalties look back this many generated tokens; the samplers below are always off.
@@ -40,11 +40,11 @@ class MaskedLogits:
     So nothing is raised here: the fault is kept, only the end is allowed, and the loop raises.
     """
 
-    def __init__(self, mask: TokenMask, ends: list[int]) -> None:
+    def __init__(self, mask: TokenMask, ends: Sequence[int]) -> None:
         self.mask = mask
         self.calls = 0
         self.fault: BaseException | None = None
-        self._ends = ends
+        self._ends = list(ends)
 
     def __call__(self, token_ids: Any, scores: Any) -> Any:
         self.calls += 1
@@ -148,11 +148,12 @@ class LlamaCppEngine:
         self._package.llama_sampler_free(sampler)
         return self._package.LlamaGrammar.from_string(gbnf, verbose=False)
 
-    def masked(self, constraint: Constraint) -> MaskedLogits:
-        """The processor for one answer under a constraint."""
+    @property
+    def masks(self) -> ModelMasks:
+        """The masks over this model's vocabulary. They may be made without a step, and outlive the model."""
         if self._masks is None:
             self._masks = ModelMasks(llama_vocabulary(self._llama))
-        return MaskedLogits(self._masks.mask(constraint), list(self._masks.vocabulary.ends))
+        return self._masks
 
     def is_end(self, token: int) -> bool:
         """Whether the token ends the generation."""

@@ -7,6 +7,7 @@ import re
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from osport.constrained.elsewhere import NotTaken, compiled_elsewhere, serve_compiler
 from osport.constrained.protocol import Compiled, Matcher, imported
 from osport.constrained.support import refuse_unless_enforced
 from osport.constrained.vocabulary import Vocabulary
@@ -39,20 +40,17 @@ class OutlinesEngine:
     def compile(self, constraint: Constraint, vocabulary: Vocabulary) -> Compiled:
         """Raises :class:`~osport.errors.UnsupportedFeature` with keyword and path."""
         outlines_core = imported("outlines_core", self.name)
-        pattern = self._pattern(outlines_core, constraint)
-        try:
-            index = outlines_core.Index(
-                f"(?:{pattern}){END_PATTERN}", vocabulary.prepared(self.name, outlines_vocabulary)
-            )
-        except ValueError as error:
-            raise UnsupportedFeature(f"this {constraint.kind}", self.name, reason=str(error)) from error
+        text = self._text(constraint)
+        load = outlines_core.Index.from_binary
+        index = compiled_elsewhere(self, constraint.kind, text, vocabulary, load)
         return _OutlinesCompiled(outlines_core, index, vocabulary)
 
-    def _pattern(self, package: Any, constraint: Constraint) -> str:
+    def _text(self, constraint: Constraint) -> str:
+        """A schema, or a pattern for a full match."""
         value = constraint.value
         if constraint.kind == "json_schema":
             refuse_unless_enforced(value, self.name)
-            return str(package.json_schema.build_regex_from_schema(json.dumps(value), whitespace_pattern=""))
+            return json.dumps(value)
         if constraint.kind == "choice":
             return "|".join(re.escape(label) for label in value)
         if constraint.kind == "regex":
@@ -60,6 +58,20 @@ class OutlinesEngine:
             body = re.sub(r"^(\^|\\A)", "", value)
             return re.sub(r"(?<!\\)((?:\\\\)*)(\$|\\Z)$", r"\1", body)
         raise UnsupportedFeature(f"constrained output of kind {constraint.kind}", self.name)
+
+
+def compiled_bytes(how: str, text: str, vocabulary: Vocabulary) -> bytes:
+    """The index of a form, in the words of outlines-core itself. Raises :class:`NotTaken`."""
+    outlines_core = imported("outlines_core", OutlinesEngine.name)
+    try:
+        if how == "json_schema":
+            text = outlines_core.json_schema.build_regex_from_schema(text, whitespace_pattern="")
+        entries = vocabulary.prepared(OutlinesEngine.name, outlines_vocabulary)
+        index = outlines_core.Index(f"(?:{text}){END_PATTERN}", entries)
+    except (ValueError, TypeError) as error:  # TypeError: a schema that is nested too deeply for its parser
+        raise NotTaken(str(error)) from error
+    _, (stored,) = index.__reduce__()
+    return bytes(stored)
 
 
 class _OutlinesCompiled:
@@ -130,3 +142,8 @@ def outlines_vocabulary(vocabulary: Vocabulary) -> Any:
     entries[END] = list(vocabulary.ends)
     # Its own end token would end an answer behind the end; no model has this one.
     return outlines_core.Vocabulary(len(vocabulary.pieces), entries)
+
+
+def main() -> None:
+    """The child process that compiles."""
+    serve_compiler(compiled_bytes)

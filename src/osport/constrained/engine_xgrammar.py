@@ -8,6 +8,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from osport.constrained.dialects import to_gbnf_choice
+from osport.constrained.elsewhere import NotTaken, compiled_elsewhere, serve_compiler
 from osport.constrained.protocol import Compiled, Matcher, imported
 from osport.constrained.support import refuse_unless_enforced
 from osport.constrained.vocabulary import Vocabulary
@@ -24,7 +25,6 @@ EXTRA = "xgrammar"
 # Read without a word as something else: look-around, flags, word boundaries, back references, anchors inside;
 # a dot takes a line break, and the classes are those of ASCII, so that their opposites take too much.
 UNREAD = re.compile(r"\(\?(?!:)|(?<!\\)(?:\\\\)*(?:\\[AbBzZ1-9DWS]|[.$^])")
-CACHE_BYTES = 64_000_000
 
 
 class XgrammarEngine:
@@ -41,27 +41,46 @@ class XgrammarEngine:
     def compile(self, constraint: Constraint, vocabulary: Vocabulary) -> Compiled:
         """Raises :class:`~osport.errors.UnsupportedFeature` with keyword and path."""
         xgrammar = imported("xgrammar", EXTRA)
-        compiler = vocabulary.prepared(self.name, xgrammar_compiler)
-        try:
-            compiled = self._compiled(compiler, constraint)
-        except RuntimeError as error:
-            raise UnsupportedFeature(f"this {constraint.kind}", self.name, reason=str(error)) from error
+        text = self._text(constraint)
+
+        def load(stored: bytes) -> Any:
+            return xgrammar.CompiledGrammar.deserialize_json(
+                stored.decode(), vocabulary.prepared(self.name, xgrammar_tokens)
+            )
+
+        compiled = compiled_elsewhere(self, constraint.kind, text, vocabulary, load)
         return _XgrammarCompiled(xgrammar, compiled, vocabulary)
 
-    def _compiled(self, compiler: Any, constraint: Constraint) -> Any:
+    def _text(self, constraint: Constraint) -> str:
+        """A schema, a grammar or a pattern for a full match."""
         value = constraint.value
         if constraint.kind == "json_schema":
             refuse_unless_enforced(value, self.name)
-            return compiler.compile_json_schema(
-                json.dumps(value), any_whitespace=False, separators=(",", ":"), strict_mode=False
-            )
+            return json.dumps(value)
         if constraint.kind == "choice":
-            return compiler.compile_grammar(to_gbnf_choice(value))
+            return to_gbnf_choice(value)
         if constraint.kind == "grammar":
-            return compiler.compile_grammar(value)
+            return str(value)
         if constraint.kind == "regex":
-            return compiler.compile_regex(plain_regex(value))
+            return plain_regex(value)
         raise UnsupportedFeature(f"constrained output of kind {constraint.kind}", self.name)
+
+
+def compiled_bytes(how: str, text: str, vocabulary: Vocabulary) -> bytes:
+    """A compiled form, in xgrammar's own JSON. Raises :class:`NotTaken`."""
+    compiler = vocabulary.prepared(f"{EXTRA} compiler", xgrammar_compiler)
+    try:
+        if how == "json_schema":
+            compiled = compiler.compile_json_schema(
+                text, any_whitespace=False, separators=(",", ":"), strict_mode=False
+            )
+        elif how == "regex":
+            compiled = compiler.compile_regex(text)
+        else:
+            compiled = compiler.compile_grammar(text)
+    except RuntimeError as error:
+        raise NotTaken(str(error)) from error
+    return str(compiled.serialize_json()).encode()
 
 
 def plain_regex(pattern: str) -> str:
@@ -123,13 +142,23 @@ class _XgrammarMatcher:
         return set(allowed.tolist()) <= set(self._vocabulary.ends)
 
 
-def xgrammar_compiler(vocabulary: Vocabulary) -> Any:
-    """xgrammar's compiler for a vocabulary, with a cache of bounded size and one thread."""
+def xgrammar_tokens(vocabulary: Vocabulary) -> Any:
+    """The vocabulary as xgrammar takes it."""
     xgrammar = imported("xgrammar", EXTRA)
-    info = xgrammar.TokenizerInfo(
+    return xgrammar.TokenizerInfo(
         list(vocabulary.pieces),
         xgrammar.VocabType.RAW,
         vocab_size=len(vocabulary.pieces),
         stop_token_ids=list(vocabulary.ends),
     )
-    return xgrammar.GrammarCompiler(info, max_threads=1, cache_limit_bytes=CACHE_BYTES)
+
+
+def xgrammar_compiler(vocabulary: Vocabulary) -> Any:
+    """xgrammar's compiler for a vocabulary, with one thread; what it compiled is kept elsewhere."""
+    xgrammar = imported("xgrammar", EXTRA)
+    return xgrammar.GrammarCompiler(xgrammar_tokens(vocabulary), max_threads=1, cache_enabled=False)
+
+
+def main() -> None:
+    """The child process that compiles."""
+    serve_compiler(compiled_bytes)

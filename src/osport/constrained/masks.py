@@ -7,6 +7,7 @@ that outlives its model is harmless.
 from __future__ import annotations
 
 import json
+import threading
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -30,25 +31,32 @@ SPARSE = 8
 
 @attrs.define(eq=False)
 class ModelMasks:
-    """Masks over the vocabulary of one model; what was compiled is kept, the oldest goes first."""
+    """Masks over the vocabulary of one model; what was compiled is kept, what was used least recently goes first.
+
+    Thread-safe: one thread may compile while others take what is there.
+    """
 
     vocabulary: Vocabulary
     _compiled: dict[tuple[str, str, str], Compiled] = attrs.field(init=False, factory=dict)
+    _lock: threading.Lock = attrs.field(init=False, factory=threading.Lock)
 
     def mask(self, constraint: Constraint) -> TokenMask:
         """The mask of one answer, by the engine that the constraint names (llguidance where it names none).
 
-        Raises :class:`~osport.errors.UnsupportedFeature` for what the engine would not enforce,
-        :class:`~osport.errors.UsageError` for an engine that osport does not know.
+        Raises :class:`~osport.errors.UnsupportedFeature` for what the engine would not enforce, or not compile within
+        its limits, :class:`~osport.errors.UsageError` for an engine that osport does not know.
         """
         name = constraint.engine or DEFAULT_ENGINE
         key = (name, constraint.kind, json.dumps(constraint.value))
-        compiled = self._compiled.pop(key, None)
+        with self._lock:
+            compiled = self._compiled.get(key)
         if compiled is None:
             compiled = engine_named(name).compile(constraint, self.vocabulary)
-        self._compiled[key] = compiled
-        while len(self._compiled) > MAX_COMPILED:
-            self._compiled.pop(next(iter(self._compiled)))
+        with self._lock:
+            self._compiled.pop(key, None)
+            self._compiled[key] = compiled
+            while len(self._compiled) > MAX_COMPILED:
+                self._compiled.pop(next(iter(self._compiled)))
         return TokenMask(compiled.start(), self.vocabulary)
 
 
