@@ -13,6 +13,7 @@ from osport.backends._llama_cpp_log import clear_log, keep_log, log_tail
 from osport.backends._stop_flag import StopFlag, Stopped
 from osport.constrained.masks import ModelMasks, TokenMask
 from osport.constrained.vocabulary import llama_vocabulary
+from osport.core.thought import Thought
 from osport.core.types import Constraint, Sampling, TokenLogprob
 from osport.errors import BackendError, BadRequest, MissingDependency, ServerFault, UsageError
 
@@ -148,11 +149,11 @@ class LlamaCppEngine:
         self._package.llama_sampler_free(sampler)
         return self._package.LlamaGrammar.from_string(gbnf, verbose=False)
 
-    def masked(self, constraint: Constraint) -> MaskedLogits:
-        """The processor for one answer under a constraint."""
+    def masked(self, constraint: Constraint, thought: Thought | None = None) -> MaskedLogits:
+        """The processor for one answer under a constraint, which holds behind the thought."""
         if self._masks is None:
             self._masks = ModelMasks(llama_vocabulary(self._llama))
-        return MaskedLogits(self._masks.mask(constraint), list(self._masks.vocabulary.ends))
+        return MaskedLogits(self._masks.mask(constraint, thought), list(self._masks.vocabulary.ends))
 
     def is_end(self, token: int) -> bool:
         """Whether the token ends the generation."""

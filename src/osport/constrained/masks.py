@@ -14,6 +14,7 @@ import attrs
 from osport.constrained.engines import DEFAULT_ENGINE, engine_named
 from osport.constrained.protocol import Compiled, Matcher
 from osport.constrained.vocabulary import Vocabulary
+from osport.core.thought import Thought
 from osport.core.types import Constraint
 from osport.errors import BackendError, UsageError
 
@@ -33,19 +34,21 @@ class ModelMasks:
     """Masks over the vocabulary of one model; what was compiled is kept, the oldest goes first."""
 
     vocabulary: Vocabulary
-    _compiled: dict[tuple[str, str, str], Compiled] = attrs.field(init=False, factory=dict)
+    _compiled: dict[tuple[str, str, str, Thought | None], Compiled] = attrs.field(init=False, factory=dict)
 
-    def mask(self, constraint: Constraint) -> TokenMask:
+    def mask(self, constraint: Constraint, thought: Thought | None = None) -> TokenMask:
         """The mask of one answer, by the engine that the constraint names (llguidance where it names none).
+
+        ``thought``: the reasoning behind which the form begins.
 
         Raises :class:`~osport.errors.UnsupportedFeature` for what the engine would not enforce,
         :class:`~osport.errors.UsageError` for an engine that osport does not know.
         """
         name = constraint.engine or DEFAULT_ENGINE
-        key = (name, constraint.kind, json.dumps(constraint.value))
+        key = (name, constraint.kind, json.dumps(constraint.value), thought)
         compiled = self._compiled.pop(key, None)
         if compiled is None:
-            compiled = engine_named(name).compile(constraint, self.vocabulary)
+            compiled = engine_named(name).compile(constraint, self.vocabulary, thought)
         self._compiled[key] = compiled
         while len(self._compiled) > MAX_COMPILED:
             self._compiled.pop(next(iter(self._compiled)))
