@@ -179,7 +179,7 @@ def thought_before(writing: Family, prompt: str, thinking: Thinking) -> Thought 
     opened = bool(opens) and prompt.rstrip().endswith(opens)
     if not opened and thinking in (None, False):
         return None
-    return Thought(closes, None if opened else opens, thinking if is_budget(thinking) else None)
+    return Thought(closes, opens if opens and not opened else None, thinking if is_budget(thinking) else None)
 
 
 def place_of_word(messages: Sequence[Mapping[str, Any]], word: str) -> int:

@@ -40,6 +40,7 @@ OnUnsupported = Literal["refuse", "check"]
 ATTEMPTS = 3
 # From a greedy answer to one that can differ; and how much more each time.
 LEAST_WARMTH, WARMER = 0.3, 0.2
+CUT_OFF_THINKING = "the answer was cut off inside its reasoning; raise max_tokens, or bound it by thinking=<tokens>"
 NO_VALUE = "no finite JSON value conforms to the schema: what it demands contradicts itself, or leads back to itself"
 
 
@@ -235,6 +236,8 @@ class ConstrainedOutput(Stage):
         :class:`~osport.errors.ConstraintViolated` for any other that does not conform.
         """
         if completion.finish_reason == "length":
+            if completion.reasoning and not completion.text:
+                raise Truncated(CUT_OFF_THINKING, completion)
             raise Truncated("the answer was cut off before its form was complete; raise max_tokens", completion)
         if completion.finish_reason == "refusal":
             raise Refused("the model refused to answer", completion)
