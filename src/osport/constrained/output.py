@@ -236,7 +236,7 @@ class ConstrainedOutput(Stage):
         :class:`~osport.errors.ConstraintViolated` for any other that does not conform.
         """
         if completion.finish_reason == "length":
-            if completion.reasoning and not completion.text:
+            if completion.reasoning is not None and not completion.text:
                 raise Truncated(CUT_OFF_THINKING, completion)
             raise Truncated("the answer was cut off before its form was complete; raise max_tokens", completion)
         if completion.finish_reason == "refusal":
