@@ -12,6 +12,7 @@ from thinkers import OPENED_BY_MODEL, OPENED_BY_PROMPT, with_template
 from osport import ConstrainedOutput, Model
 from osport.chat_template import ChatTemplate
 from osport.constrained.masks import ModelMasks
+from osport.constrained.thoughts import behind_thought
 from osport.constrained.vocabulary import llama_vocabulary
 from osport.core.thought import Thought
 from osport.errors import Truncated, UnsupportedFeature
@@ -188,3 +189,37 @@ def test_transformers_masks_the_thought_too(hf_model, tmp_path, name, own):
         assert answer.parsed["label"] in ("pos", "neg")
         *pieces, last = model.stream(QUESTION, output=FORM, thinking=BUDGET, max_tokens=60)
         assert "".join(piece.text for piece in pieces) == last.completion.text == answer.text
+
+
+@pytest.mark.skipif(find_spec("torch") is None, reason="torch is not installed: make test-vllm installs and tests")
+@pytest.mark.parametrize(("opens", "closes"), [("<think>", "</think>"), ("[THINK]", "[/THINK]"), ("<mull>", "</mull>")])
+def test_added_tokens_of_a_hugging_face_tokenizer_are_marks_of_their_own(hf_model, opens, closes):
+    import llguidance
+    import llguidance.hf
+    import llguidance.numpy as masks
+    from transformers import AutoTokenizer
+
+    from osport.backends._hf_generation import control_tokens
+
+    tokenizer = AutoTokenizer.from_pretrained(hf_model)
+    tokenizer.add_tokens(["<think>", "</think>"])  # as Qwen3 has them: not called special
+    tokenizer.add_tokens(["[THINK]", "[/THINK]"], special_tokens=True)  # as Mistral has them; the third are text
+    known = llguidance.hf.from_tokenizer(tokenizer, len(tokenizer))
+    form = behind_thought('%llguidance {}\nstart: "yes"', Thought(closes, opens, budget=3), control_tokens(tokenizer))
+    matcher = llguidance.LLMatcher(known, form, log_level=0)
+    bits = masks.allocate_token_bitmask(1, known.vocab_size)
+
+    def take(text):
+        for token in tokenizer.encode(text):
+            masks.fill_next_token_bitmask(matcher, bits, 0)
+            assert np.unpackbits(bits.view(np.uint8), bitorder="little")[token], tokenizer.decode([token])
+            assert matcher.consume_token(token), matcher.get_error()
+
+    take(opens)
+    take(" slow slow slow")
+    masks.fill_next_token_bitmask(matcher, bits, 0)
+    left = np.flatnonzero(np.unpackbits(bits.view(np.uint8), bitorder="little"))
+    assert all(closes.startswith(tokenizer.decode([token])) for token in left)
+    take(closes)
+    take("yes")
+    assert matcher.is_accepting()

@@ -18,6 +18,16 @@ __all__ = ["HfGenerator"]
 NAME = "transformers"
 
 
+def control_tokens(tokenizer: Any) -> dict[str, int]:
+    """The tokens that are no text to llguidance: the special ones, and all added ones that look like a tag."""
+    added = tokenizer.added_tokens_decoder.items()
+    return {
+        token.content: at
+        for at, token in added
+        if token.special or (token.content.startswith("<") and token.content.endswith(">"))
+    }
+
+
 class _Mask:
     """The logits processor of one constrained answer; what it raises ends ``generate``."""
 
@@ -179,8 +189,7 @@ class HfGenerator:
             self._masks = from_tokenizer(self._tokenizer, size, eos_token=sorted(self.ends))
         text = to_llguidance(constraint)
         if thought is not None:
-            added = self._tokenizer.added_tokens_decoder.items()
-            text = behind_thought(text, thought, {token.content: at for at, token in added if token.special})
+            text = behind_thought(text, thought, control_tokens(self._tokenizer))
         return _Mask(text, self._masks, prompt)
 
     def _row(self, token: int, logits: Any, alternatives: int) -> TokenLogprob:
