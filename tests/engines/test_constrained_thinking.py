@@ -199,13 +199,12 @@ def test_added_tokens_of_a_hugging_face_tokenizer_are_marks_of_their_own(hf_mode
     import llguidance.numpy as masks
     from transformers import AutoTokenizer
 
-    from osport.backends._hf_generation import control_tokens
-
     tokenizer = AutoTokenizer.from_pretrained(hf_model)
     tokenizer.add_tokens(["<think>", "</think>"])  # as Qwen3 has them: not called special
     tokenizer.add_tokens(["[THINK]", "[/THINK]"], special_tokens=True)  # as Mistral has them; the third are text
     known = llguidance.hf.from_tokenizer(tokenizer, len(tokenizer))
-    form = behind_thought('%llguidance {}\nstart: "yes"', Thought(closes, opens, budget=3), control_tokens(tokenizer))
+    added = {token.content: at for at, token in tokenizer.added_tokens_decoder.items()}
+    form = behind_thought('%llguidance {}\nstart: "yes"', Thought(closes, opens, budget=3), added)
     matcher = llguidance.LLMatcher(known, form, log_level=0)
     bits = masks.allocate_token_bitmask(1, known.vocab_size)
 
@@ -223,3 +222,20 @@ def test_added_tokens_of_a_hugging_face_tokenizer_are_marks_of_their_own(hf_mode
     take(closes)
     take("yes")
     assert matcher.is_accepting()
+
+
+CONTROL_MARKS = OPENED_BY_MODEL.replace("</think>", "<file_sep>").replace("<think>", "<filename>")
+
+
+def test_marks_that_are_control_tokens(backend):
+    model = Model(backend, template=ChatTemplate.from_text(CONTROL_MARKS))
+    asked = {"output": FORM, "thinking": BUDGET, "max_tokens": 60}
+    if backend.capabilities().constraint_engines >= {"llama.cpp-gbnf"}:
+        with pytest.raises(UnsupportedFeature, match="does not show the control token <file"):
+            model.generate(QUESTION, **asked)
+        return
+    answer = model.generate(QUESTION, **asked)
+    assert answer.reasoning
+    assert "<file" not in answer.reasoning
+    assert answer.parsed["label"] in ("pos", "neg")
+    assert answer.usage.completion_tokens >= BUDGET + 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,8 @@ FILE_TYPES = {
     36: "TQ1_0", 37: "TQ2_0", 38: "MXFP4_MOE",
 }  # fmt: skip
 
-# tokenizer.ggml.token_type of a control token.
-CONTROL = 3
+# tokenizer.ggml.token_type, the numbers of llama.cpp's llama_token_type (llama.h).
+CONTROL, USER_DEFINED = 3, 4
 
 DEFAULT_CONTEXT = 8192
 
@@ -87,13 +88,21 @@ class GgufModel:
         return tuple(dict.fromkeys(token for token in named if isinstance(token, int)))
 
     @cached_property
-    def controls(self) -> frozenset[str]:
-        """The names of the control tokens, which are no text to llama.cpp."""
+    def controls(self) -> Mapping[str, int]:
+        """The control tokens by name, which are no text to llama.cpp."""
+        return self._tokens_of_kind(CONTROL)
+
+    @cached_property
+    def user_defined(self) -> Mapping[str, int]:
+        """The tokens that were added to the vocabulary as a text to be kept whole."""
+        return self._tokens_of_kind(USER_DEFINED)
+
+    def _tokens_of_kind(self, wanted: int) -> dict[str, int]:
         names, kinds = (self.header.metadata.get(f"tokenizer.ggml.{key}") for key in ("tokens", "token_type"))
         if not isinstance(names, GgufArray) or not isinstance(kinds, GgufArray):
-            return frozenset()
-        control = zip(names.values(), kinds.values(), strict=False)
-        return frozenset(str(name) for name, kind in control if kind == CONTROL)
+            return {}
+        rows = enumerate(zip(names.values(), kinds.values(), strict=False))
+        return {str(name): token for token, (name, kind) in rows if kind == wanted}
 
     def facts(self, engine: str) -> ModelFacts:
         """What the header says. The facts' source is the file; ``sha256`` is computed when looked at."""

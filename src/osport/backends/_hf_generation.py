@@ -18,16 +18,6 @@ __all__ = ["HfGenerator"]
 NAME = "transformers"
 
 
-def control_tokens(tokenizer: Any) -> dict[str, int]:
-    """The tokens that are no text to llguidance: the special ones, and all added ones that look like a tag."""
-    added = tokenizer.added_tokens_decoder.items()
-    return {
-        token.content: at
-        for at, token in added
-        if token.special or (token.content.startswith("<") and token.content.endswith(">"))
-    }
-
-
 class _Mask:
     """The logits processor of one constrained answer; what it raises ends ``generate``."""
 
@@ -189,7 +179,9 @@ class HfGenerator:
             self._masks = from_tokenizer(self._tokenizer, size, eos_token=sorted(self.ends))
         text = to_llguidance(constraint)
         if thought is not None:
-            text = behind_thought(text, thought, control_tokens(self._tokenizer))
+            # To llguidance the special ones, and all that look like a tag, are no text.
+            added = self._tokenizer.added_tokens_decoder.items()
+            text = behind_thought(text, thought, {token.content: at for at, token in added})
         return _Mask(text, self._masks, prompt)
 
     def _row(self, token: int, logits: Any, alternatives: int) -> TokenLogprob:

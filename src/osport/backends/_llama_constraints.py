@@ -7,6 +7,7 @@ import json
 import re
 from typing import Any
 
+from osport.backends._gguf_model import GgufModel
 from osport.constrained.dialects import to_gbnf_choice, to_llguidance
 from osport.constrained.thoughts import compiled_behind_thought
 from osport.core.capabilities import THINKING_FIRST
@@ -30,10 +31,9 @@ LLGUIDANCE_MARK = "%llguidance"
 
 
 def constraint_fields(
-    constraint: Constraint | None, *, embedded: bool, ends: tuple[int, ...] = (), thought: Thought | None = None
+    constraint: Constraint | None, *, model: GgufModel | None, thought: Thought | None = None
 ) -> dict[str, Any]:
-    """The fields of the request body. ``ends``: the tokens by which the embedded engine's model ends an answer;
-    ``thought``: what the form holds behind, its marks written as text.
+    """The fields of the request body. ``model``: that of the embedded engine; ``thought``: what the form holds behind.
 
     The embedded engine has llguidance inside and answers a text that it cannot compile with 200 and
     free text, so the text is compiled here first. A server of unknown build never sees llguidance's
@@ -41,16 +41,16 @@ def constraint_fields(
     """
     if constraint is None:
         return {}
+    native = model is None or constraint.engine == GBNF
     if thought is not None:
-        if not embedded or constraint.engine == GBNF:
+        if model is None or native:
             raise UnsupportedFeature(THINKING_FIRST, GBNF, alternatives=("engine='llguidance'",))
-        text = compiled_behind_thought(compiled(constraint), thought)
-        return {"grammar": with_ends(text, ends, renames=True)}
-    native = not embedded or constraint.engine == GBNF
+        text = compiled_behind_thought(compiled(constraint), thought, model.user_defined)
+        return {"grammar": with_ends(text, model.ends, renames=True)}
     if constraint.kind == "grammar" and constraint.engine in (None, GBNF):
         return {"grammar": checked_gbnf(constraint.value)}
-    if not native:
-        return {"grammar": with_ends(compiled(constraint), ends, renames=constraint.kind != "grammar")}
+    if model is not None and not native:
+        return {"grammar": with_ends(compiled(constraint), model.ends, renames=constraint.kind != "grammar")}
     if constraint.kind == "json_schema":
         return {"json_schema": constraint.value}
     if constraint.kind == "choice":

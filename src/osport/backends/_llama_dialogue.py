@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from attrs import Factory, define, field
 
@@ -22,9 +22,9 @@ from osport.backends._gguf_model import GgufModel
 from osport.backends._llama_constraints import constraint_fields, enforcement_of, refuse_stop_strings
 from osport.backends._llama_http import Ask, Asking
 from osport.backends._llama_scores import scores_of, tokens_of
+from osport.backends._llama_thoughts import chat_template, thinks_first, thought_of
 from osport.backends._llama_wire import Answer, request_fields, tool_fields, wire_messages
 from osport.backends._thought_text import ThoughtText
-from osport.core.capabilities import THINKING_FIRST
 from osport.core.thought import Thought
 from osport.core.types import Completion, ContinuationScore, Delta, Determinism, Request, Thinking
 from osport.errors import (
@@ -37,9 +37,6 @@ from osport.errors import (
     UnsupportedFeature,
     UsageError,
 )
-
-if TYPE_CHECKING:
-    from osport.chat_template import ChatTemplate
 
 __all__ = ["Call", "Dialogue", "takes_tools"]
 
@@ -108,12 +105,10 @@ class Dialogue:
         started, answer = time.perf_counter(), Answer(request.logprobs or 0)
         timeout = request.timeout or self.timeout
         prompt = request.prompt
-        if prompt is None and (self._thinks_first(request) or request.messages[-1].role == "assistant"):
+        if prompt is None and (thinks_first(self.gguf, request) or request.messages[-1].role == "assistant"):
             prompt = yield from self._rendered(request, timeout)
-        thought = self._thought(request, prompt)
-        ends = self.gguf.ends if self.gguf is not None else ()
-        embedded = self.settings is not None
-        fields = constraint_fields(request.constraint, embedded=embedded, ends=ends, thought=thought)
+        thought = thought_of(self.gguf, request, prompt)
+        fields = constraint_fields(request.constraint, model=self.gguf, thought=thought)
         # The server sees that a client has gone when it writes to it, so it is to write while it reads the prompt too.
         streamed = {"stream": True, "stream_options": {"include_usage": True}, "return_progress": True}
         body = {**request_fields(request, prompt_cache=self.prompt_cache), **fields, **streamed}
@@ -123,26 +118,6 @@ class Dialogue:
         else:
             ask = Ask("/v1/completions", {**body, "prompt": prompt}, timeout, streamed=True)
         return Call(request, ask, answer, thought, started)
-
-    def _thinks_first(self, request: Request) -> bool:
-        """Whether the embedded model reasons before a constrained answer: when asked to, or where its template opens
-        the reasoning. The chat route has ways of its own with reasoning and forms, so it is not taken then."""
-        if request.constraint is None or self.gguf is None:
-            return False
-        template = chat_template(self._template())
-        return template.thought(template.capabilities.opening, request.thinking) is not None
-
-    def _thought(self, request: Request, prompt: str | None) -> Thought | None:
-        """What comes before the form: whoever rendered the prompt said so, or the model's own template tells."""
-        thought = request.thought
-        if prompt is not None and request.prompt is None and self._thinks_first(request):
-            thought = chat_template(self._template()).thought(prompt, request.thinking)
-        if request.constraint is None or thought is None or self.gguf is None:
-            return None
-        if hidden := self.gguf.controls & {thought.opening, thought.closing}:
-            why = f"the server does not show the control token {min(map(str, hidden))}, where the thought would end"
-            raise UnsupportedFeature(THINKING_FIRST, NAME, reason=why, alternatives=("llama_cpp",))
-        return thought
 
     def _chat_fields(self, request: Request, timeout: float) -> Asking[dict[str, Any]]:
         """The conversation with everything that decides how the server renders it."""
@@ -301,13 +276,6 @@ class Dialogue:
 def takes_tools(template: str | None) -> bool:
     """Whether a chat template reads tools; llama.cpp drops them in silence, even required ones, where it does not."""
     return bool(re.search(r"\btools\b", template or ""))
-
-
-def chat_template(text: str) -> ChatTemplate:
-    """A template of a server, for what it tells about the model."""
-    from osport.chat_template import ChatTemplate
-
-    return ChatTemplate.from_text(text)
 
 
 def thinking_fields(thinking: Thinking, template: str) -> dict[str, Any]:

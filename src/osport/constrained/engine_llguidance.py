@@ -42,7 +42,7 @@ class LlguidanceEngine:
         else:
             text = to_llguidance(constraint)
         if thought is not None:
-            text = behind_thought(text, thought, vocabulary.controls)
+            text = behind_thought(text, thought, vocabulary.whole(thought.opening or "", thought.closing))
         # Forced tokens would be spelt by a tokenizer that a bare vocabulary does not have.
         free = text.replace(HEADER, '%llguidance {"no_forcing": true}\n', 1)
         tokenizer = vocabulary.prepared(self.name, llguidance_tokenizer)

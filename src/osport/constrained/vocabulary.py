@@ -71,6 +71,11 @@ class Vocabulary:
             self._prepared[engine] = prepare(self)
         return self._prepared[engine]
 
+    def whole(self, *marks: str) -> dict[str, int]:
+        """Those of the marks that are one token each, a control token or one with these bytes."""
+        found = {mark: self.controls.get(mark, self._spelling.table.get(mark.encode())) for mark in marks}
+        return {mark: token for mark, token in found.items() if token is not None}
+
     @property
     def tokens_of(self) -> Callable[[bytes], list[int]]:
         """See :meth:`Spelling.tokens_of`. What it returns keeps no vocabulary alive."""
