@@ -134,6 +134,12 @@ def test_marks_that_are_control_tokens_are_those_tokens_and_no_text(budget):
     assert allowed(take(mask, CLOSES)) >= begins("yes")
 
 
+def test_a_form_that_was_compiled_behind_a_thought_is_not_taken_for_the_form_alone():
+    masks = ModelMasks(VOCABULARY)
+    masks.mask(YES, FREE)
+    assert allowed(masks.mask(YES)) == begins("yes") | begins("no")
+
+
 NUMBER = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"], "additionalProperties": False}
 
 
