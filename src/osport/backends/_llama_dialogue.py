@@ -104,8 +104,8 @@ class Dialogue:
         refuse_stop_strings(request)
         started, answer = time.perf_counter(), Answer(request.logprobs or 0)
         timeout = request.timeout or self.timeout
-        prompt = request.prompt
-        if prompt is None and (thinks_first(self.gguf, request) or request.messages[-1].role == "assistant"):
+        prompt = None
+        if not request.messages or request.messages[-1].role == "assistant" or thinks_first(self.gguf, request):
             prompt = yield from self._rendered(request, timeout)
         thought = thought_of(self.gguf, request, prompt)
         fields = constraint_fields(request.constraint, model=self.gguf, thought=thought)
