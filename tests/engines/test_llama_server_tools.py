@@ -1,9 +1,7 @@
 """Tools and thinking on the embedded llama.cpp server, with a chat template of ours that has both."""
 
-import struct
-from pathlib import Path
-
 import pytest
+from thinkers import with_template
 
 from osport import Model
 from osport.backends.llama_server import LlamaServerBackend
@@ -59,19 +57,6 @@ def ask(messages: list[Message] = QUESTION, *, max_tokens: int = 60, **fields: o
     return Request(
         messages, sampling=Sampling(max_tokens=max_tokens), **{"tools": [WEATHER], "thinking": False, **fields}
     )
-
-
-def with_template(model: Path, into: Path, template: str) -> Path:
-    """The same weights with another chat template, padded so that the tensors stay aligned (to 32 bytes)."""
-    content = model.read_bytes()
-    key = b"tokenizer.chat_template"
-    at = content.index(key) + len(key) + 4
-    (length,) = struct.unpack_from("<Q", content, at)
-    new = template.encode()
-    padding = (length - len(new)) % 32 + 32
-    new += b"{#" + b" " * (padding - 4) + b"#}"
-    into.write_bytes(content[:at] + struct.pack("<Q", len(new)) + new + content[at + 8 + length :])
-    return into
 
 
 @pytest.fixture(scope="module")

@@ -327,6 +327,9 @@ class DropsTheFormInAStream(Whole):
         yield from super().stream(evolve(request, constraint=None))
 
 
+giving("test_a_form_holds_behind_a_thought_or_that_is_refused", reasoning=None)
+
+
 @caught_by("test_a_form_does_not_outlive_its_call")
 class KeepsTheForm(Whole):
     kept = None

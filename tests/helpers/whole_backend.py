@@ -44,7 +44,12 @@ class Whole(Backend):
 
     def capabilities(self):
         return Capabilities(
-            **dict.fromkeys(CAN, True), batch=True, constraints=KINDS, constraint_engine="whole", enforced_by="sampling"
+            **dict.fromkeys(CAN, True),
+            batch=True,
+            constraints=KINDS,
+            constraint_engine="whole",
+            enforced_by="sampling",
+            constrained_thinking=True,
         )
 
     def facts(self):
@@ -109,7 +114,7 @@ class Whole(Backend):
             "tool_calls" if calls else "stop" if kept == planned else "length",
             model=self.model,
             usage=Usage(prompt_tokens, len(kept)),
-            reasoning="Let me see." if request.thinking else None,
+            reasoning="Let me see." if request.thinking or request.thought else None,
             tool_calls=calls,
             enforcement=Enforcement("sampling", "whole") if request.constraint else Enforcement(),
             effective=sampling.given,

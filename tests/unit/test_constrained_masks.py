@@ -182,5 +182,5 @@ def test_the_oldest_compiled_form_goes_first(engine):
     for number in range(70):
         masks.mask(Constraint("choice", (str(number),), engine))
     assert len(masks._compiled) == 64
-    assert (engine, "choice", json.dumps(["69"])) in masks._compiled
-    assert (engine, "choice", json.dumps(["0"])) not in masks._compiled
+    assert (engine, "choice", json.dumps(["69"]), None) in masks._compiled
+    assert (engine, "choice", json.dumps(["0"]), None) not in masks._compiled

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from osport.backends._file_digest import FileDigest
 from osport.backends._options import check_number
 from osport.core.facts import Fact, ModelFacts
 from osport.errors import FormatError, ModelNotFound, UsageError
-from osport.formats.gguf import GgufHeader
+from osport.formats.gguf import GgufArray, GgufHeader
 
 __all__ = ["GgufModel"]
 
@@ -25,6 +27,9 @@ FILE_TYPES = {
     26: "IQ3_S", 27: "IQ3_M", 28: "IQ2_S", 29: "IQ2_M", 30: "IQ4_XS", 31: "IQ1_M", 32: "BF16",
     36: "TQ1_0", 37: "TQ2_0", 38: "MXFP4_MOE",
 }  # fmt: skip
+
+# tokenizer.ggml.token_type, the numbers of llama.cpp's llama_token_type (llama.h).
+CONTROL, USER_DEFINED = 3, 4
 
 DEFAULT_CONTEXT = 8192
 
@@ -81,6 +86,23 @@ class GgufModel:
         """The tokens that end an answer, as far as the header names them."""
         named = (self.header.metadata.get(f"tokenizer.ggml.{name}_token_id") for name in ("eos", "eot", "eom"))
         return tuple(dict.fromkeys(token for token in named if isinstance(token, int)))
+
+    @cached_property
+    def controls(self) -> Mapping[str, int]:
+        """The control tokens by name, which are no text to llama.cpp."""
+        return self._tokens_of_kind(CONTROL)
+
+    @cached_property
+    def user_defined(self) -> Mapping[str, int]:
+        """The tokens that were added to the vocabulary as a text to be kept whole."""
+        return self._tokens_of_kind(USER_DEFINED)
+
+    def _tokens_of_kind(self, wanted: int) -> dict[str, int]:
+        names, kinds = (self.header.metadata.get(f"tokenizer.ggml.{key}") for key in ("tokens", "token_type"))
+        if not isinstance(names, GgufArray) or not isinstance(kinds, GgufArray):
+            return {}
+        rows = enumerate(zip(names.values(), kinds.values(), strict=False))
+        return {str(name): token for token, (name, kind) in rows if kind == wanted}
 
     def facts(self, engine: str) -> ModelFacts:
         """What the header says. The facts' source is the file; ``sha256`` is computed when looked at."""

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from osport.constrained.dialects import to_llguidance
+from osport.constrained.thoughts import behind_thought
+from osport.core.thought import Thought
 from osport.core.types import Constraint, Sampling, TokenLogprob
 from osport.errors import BackendError, MissingDependency, UsageError
 
@@ -19,11 +21,11 @@ NAME = "transformers"
 class _Mask:
     """The logits processor of one constrained answer; what it raises ends ``generate``."""
 
-    def __init__(self, constraint: Constraint, tokenizer: Any, prompt: int) -> None:
+    def __init__(self, text: str, tokenizer: Any, prompt: int) -> None:
         import llguidance.torch
 
         self._torch = llguidance.torch
-        self._matcher = llguidance.LLMatcher(tokenizer, to_llguidance(constraint), log_level=0)
+        self._matcher = llguidance.LLMatcher(tokenizer, text, log_level=0)
         self._bits = llguidance.torch.allocate_token_bitmask(1, tokenizer.vocab_size)
         self._seen = prompt
         if self._matcher.is_error():
@@ -107,11 +109,13 @@ class HfGenerator:
         limit: int,
         *,
         constraint: Constraint | None,
+        thought: Thought | None,
         logprobs: int | None,
         hear: Callable[[int], bool],
     ) -> list[TokenLogprob] | None:
         """Generate until an end token, ``limit`` tokens, or until ``hear``, which gets each token, says True.
 
+        ``thought``: what the constraint holds behind.
         Returns the log-probabilities of the model itself where they were asked for, with so many alternatives.
         """
         from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
@@ -126,7 +130,7 @@ class HfGenerator:
             return_dict_in_generate=True,
             output_logits=logprobs is not None,
         )
-        masks = [self._mask(constraint, len(prompt))] if constraint is not None else []
+        masks = [self._mask(constraint, thought, len(prompt))] if constraint is not None else []
         devices = [self.device] if self.device.startswith("cuda") else []
         with self._torch.random.fork_rng(devices), self._torch.inference_mode():
             self._torch.manual_seed(sampling.seed)
@@ -165,7 +169,7 @@ class HfGenerator:
             "repetition_penalty": float(sampling.repeat_penalty or 1),
         }
 
-    def _mask(self, constraint: Constraint, prompt: int) -> _Mask:
+    def _mask(self, constraint: Constraint, thought: Thought | None, prompt: int) -> _Mask:
         if self._masks is None:
             try:
                 from llguidance.hf import from_tokenizer
@@ -173,7 +177,12 @@ class HfGenerator:
                 raise MissingDependency("llguidance", "transformers") from error
             size = max(self._model.config.get_text_config().vocab_size, len(self._tokenizer))
             self._masks = from_tokenizer(self._tokenizer, size, eos_token=sorted(self.ends))
-        return _Mask(constraint, self._masks, prompt)
+        text = to_llguidance(constraint)
+        if thought is not None:
+            # To llguidance the special ones, and all that look like a tag, are no text.
+            added = self._tokenizer.added_tokens_decoder.items()
+            text = behind_thought(text, thought, {token.content: at for at, token in added})
+        return _Mask(text, self._masks, prompt)
 
     def _row(self, token: int, logits: Any, alternatives: int) -> TokenLogprob:
         row = self._torch.log_softmax(logits.float(), dim=-1)

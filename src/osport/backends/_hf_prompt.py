@@ -5,9 +5,13 @@ from __future__ import annotations
 from attrs import evolve, frozen
 
 from osport.backends._hf_model import HfModel
+from osport.backends._thought_text import ThoughtText
+from osport.backends._visible_text import VisibleText
 from osport.chat_template import Answer, ChatTemplate
 from osport.chat_template.answers import split_reasoning
+from osport.chat_template.thinking import asked_of_template
 from osport.core.capabilities import Capabilities
+from osport.core.thought import Thought
 from osport.core.types import Completion, Request, Tool
 from osport.errors import OutputError, TemplateError, UnsupportedFeature, UsageError
 
@@ -24,12 +28,21 @@ class HfPrompt:
     template: ChatTemplate | None = None
     tools: tuple[Tool, ...] = ()
     constrained: bool = False
+    thought: Thought | None = None
 
     @property
     def keeps_marks(self) -> bool:
         """Whether special tokens must stay in the answer, because reasoning or calls are told by them."""
+        if self.thought is not None:
+            return True
         family = self.template.family if self.template is not None else None
         return family is not None and not self.constrained and bool(family.reasoning or family.calls)
+
+    def visible(self) -> VisibleText | ThoughtText:
+        """What parts the pieces of the answer while it is written."""
+        if self.thought is not None:
+            return ThoughtText(self.thought)
+        return VisibleText(self.template if self.keeps_marks else None, prompt=self.text, tools=bool(self.tools))
 
     def finished(self, completion: Completion, *, shown: str = "") -> Completion:
         """The completion with reasoning and calls parted from its text.
@@ -52,6 +65,10 @@ class HfPrompt:
         )
 
     def _taken_apart(self, text: str) -> Answer:
+        if self.thought is not None:
+            behind = ThoughtText(self.thought)
+            behind.push(text)
+            return Answer(behind.shown, behind.reasoning, complete=behind.over)
         if not self.keeps_marks or self.template is None or self.template.family is None:
             return Answer(text)
         if self.tools:
@@ -77,27 +94,25 @@ def prompt_of(model: HfModel, request: Request, *, backend: str) -> HfPrompt:
         beside = "tools" if request.tools else "thinking" if request.thinking is not None else ""
         if beside:
             raise UsageError(f"{backend}: {beside} goes with messages; a raw prompt is sent as it is")
-        return HfPrompt(request.prompt, request.prompt)
+        return HfPrompt(request.prompt, request.prompt, thought=request.thought if request.constraint else None)
     template = template_of(model)
     if request.tool_choice not in ("auto", "none"):
         raise UnsupportedFeature(
             f"tool_choice={request.tool_choice!r}", backend, reason="a template cannot force a call; constrain it"
         )
-    if request.constraint is not None and request.thinking:
-        raise UnsupportedFeature(
-            "thinking in a constrained answer", backend, reason="the form holds from the first token on"
-        )
     tools = request.tools if request.tool_choice == "auto" else ()
-    template.prepare(request, Capabilities())
+    constrained = request.constraint is not None
+    asked = evolve(request, thinking=asked_of_template(template.capabilities.thinking, request))
+    template.prepare(asked, Capabilities())
     rendered = template.render(
         request.messages,
         tools=tools,
-        thinking=request.thinking,
+        thinking=asked.thinking,
         continue_final=request.messages[-1].role == "assistant",
     )
-    constrained = request.constraint is not None
+    thought = template.thought(rendered.text, request.thinking) if constrained else None
     if rendered.token_ids is not None:
-        return HfPrompt(rendered.text, list(rendered.token_ids), template, tools, constrained)
+        return HfPrompt(rendered.text, list(rendered.token_ids), template, tools, constrained, thought)
     # Text that would forge a turn is refused here, for there are no ids that could tell it apart.
-    as_text = template.prepare(request, Capabilities(raw_prompt=True)).prompt or ""
-    return HfPrompt(rendered.text, as_text, template, tools, constrained)
+    as_text = template.prepare(asked, Capabilities(raw_prompt=True)).prompt or ""
+    return HfPrompt(rendered.text, as_text, template, tools, constrained, thought)

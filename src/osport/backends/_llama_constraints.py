@@ -7,7 +7,11 @@ import json
 import re
 from typing import Any
 
+from osport.backends._gguf_model import GgufModel
 from osport.constrained.dialects import to_gbnf_choice, to_llguidance
+from osport.constrained.thoughts import compiled_behind_thought
+from osport.core.capabilities import THINKING_FIRST
+from osport.core.thought import Thought
 from osport.core.types import Constraint, ConstraintKind, Enforcement, Request
 from osport.errors import UnsupportedFeature, UsageError
 
@@ -26,8 +30,10 @@ GBNF = "llama.cpp-gbnf"
 LLGUIDANCE_MARK = "%llguidance"
 
 
-def constraint_fields(constraint: Constraint | None, *, embedded: bool, ends: tuple[int, ...] = ()) -> dict[str, Any]:
-    """The fields of the request body. ``ends``: the tokens by which the embedded engine's model ends an answer.
+def constraint_fields(
+    constraint: Constraint | None, *, model: GgufModel | None, thought: Thought | None = None
+) -> dict[str, Any]:
+    """The fields of the request body. ``model``: that of the embedded engine; ``thought``: what the form holds behind.
 
     The embedded engine has llguidance inside and answers a text that it cannot compile with 200 and
     free text, so the text is compiled here first. A server of unknown build never sees llguidance's
@@ -35,11 +41,16 @@ def constraint_fields(constraint: Constraint | None, *, embedded: bool, ends: tu
     """
     if constraint is None:
         return {}
-    native = not embedded or constraint.engine == GBNF
+    native = model is None or constraint.engine == GBNF
+    if thought is not None:
+        if model is None or native:
+            raise UnsupportedFeature(THINKING_FIRST, GBNF, alternatives=("engine='llguidance'",))
+        text = compiled_behind_thought(compiled(constraint), thought, model.user_defined)
+        return {"grammar": with_ends(text, model.ends, renames=True)}
     if constraint.kind == "grammar" and constraint.engine in (None, GBNF):
         return {"grammar": checked_gbnf(constraint.value)}
-    if not native:
-        return {"grammar": with_ends(compiled(constraint), ends, renames=constraint.kind != "grammar")}
+    if model is not None and not native:
+        return {"grammar": with_ends(compiled(constraint), model.ends, renames=constraint.kind != "grammar")}
     if constraint.kind == "json_schema":
         return {"json_schema": constraint.value}
     if constraint.kind == "choice":
@@ -88,8 +99,9 @@ def refuse_stop_strings(request: Request) -> None:
         raise UsageError(f"stop={request.sampling.stop!r} could cut the constrained answer; leave one of the two out")
 
 
-def enforcement_of(constraint: Constraint | None, *, engine: str) -> Enforcement:
-    """Who enforced the form. ``engine``: the embedded one, empty for a server of unknown build.
+def enforcement_of(constraint: Constraint | None, *, engine: str, thought: Thought | None = None) -> Enforcement:
+    """Who enforced the form. ``engine``: the embedded one, empty for a server of unknown build; ``thought``: what the
+    form held behind, which llguidance alone makes possible.
 
     Whether the form holds is verified by who asked for it.
     """
@@ -97,6 +109,7 @@ def enforcement_of(constraint: Constraint | None, *, engine: str) -> Enforcement
         return Enforcement()
     if not engine:
         return Enforcement("server", GBNF)
-    native = constraint.engine == GBNF or (constraint.kind == "grammar" and constraint.engine is None)
+    chosen = constraint.engine == GBNF or (constraint.kind == "grammar" and constraint.engine is None)
+    native = chosen and thought is None
     how = GBNF if native else "llguidance"
     return Enforcement("sampling", f"{how} in {engine}")

@@ -18,8 +18,10 @@ from osport.backends._llama_constraints import GBNF, checked_gbnf
 from osport.backends._llama_cpp_engine import LAST_TOKENS, LlamaCppEngine, MaskedLogits
 from osport.backends._one_at_a_time import OneAtATime
 from osport.backends._stop_flag import Stopped
+from osport.backends._thought_text import ThoughtText
 from osport.backends._token_text import TokenText
 from osport.constrained.engines import DEFAULT_ENGINE, engine_named
+from osport.core.thought import Thought
 from osport.core.types import (
     Completion,
     Constraint,
@@ -75,8 +77,11 @@ class LlamaCppCalls:
         started = time.perf_counter()
         sampling = request.sampling.filled()
         prompt_text = self._prompt(request)
-        gbnf = _native(request.constraint)
-        masked, compiling = self._masked(request.constraint) if request.constraint and not gbnf else (None, 0.0)
+        thought = self._thought(request, prompt_text)
+        gbnf = _native(request.constraint, thought)
+        masked, compiling = (None, 0.0)
+        if request.constraint and not gbnf:
+            masked, compiling = self._masked(request.constraint, thought)
         with self._turn(request.timeout, interruption, spent=compiling) as step:
             with step() as engine:
                 prompt = engine.tokenize(prompt_text)
@@ -87,7 +92,7 @@ class LlamaCppCalls:
                 grammar = engine.grammar(gbnf) if gbnf else None
                 tokens = iter(engine.tokens(prompt, sampling, masked=masked, grammar=grammar))
             text = TokenText(sampling.stop or ())
-            shown: list[str] = []
+            behind = ThoughtText(thought)
             told: list[tuple[TokenLogprob, int]] = []
             produced = 0
             first: float | None = None
@@ -97,7 +102,8 @@ class LlamaCppCalls:
                     token = next(tokens)
                     produced += 1
                     ended = engine.is_end(token)
-                    read = b"" if ended else engine.piece(token)
+                    # A mark around the thought may be a control token, and is told by its name.
+                    read = b"" if ended else engine.piece(token, special=not behind.over)
                     if request.logprobs is not None and not ended:
                         told.append((engine.logprob(token, request.logprobs), len(read)))
                     piece = text.push(read)
@@ -105,27 +111,25 @@ class LlamaCppCalls:
                         ended = masked.advance(token, produced, ended=ended)
                 if piece:
                     first = first or time.perf_counter() - started
-                    shown.append(piece)
-                    if pieces:
-                        yield piece
+                    if (shown := behind.push(piece)) and pieces:
+                        yield shown
                 if ended or text.stopped:
                     finish = "stop"
                     break
-            if rest := text.finish():
-                shown.append(rest)
-                if pieces:
-                    yield rest
+            if (rest := behind.push(text.finish())) and pieces:
+                yield rest
         return Completion(
-            text="".join(shown),
+            text=behind.shown,
             finish_reason=finish,
             model=self.settings.name,
             backend=NAME,
             usage=Usage(prompt_tokens=len(prompt), completion_tokens=produced, cached_tokens=cached),
-            enforcement=_enforcement(request.constraint),
+            reasoning=behind.reasoning,
+            enforcement=_enforcement(request.constraint, thought),
             effective=self._effective(sampling, limit, request.constraint),
             latency=time.perf_counter() - started,
             ttft=first,
-            logprobs=None if request.logprobs is None else _of_the_text(told, "".join(shown)),
+            logprobs=None if request.logprobs is None else _of_the_text(told, behind.raw),
             logprobs_from=None if request.logprobs is None else "model",
             determinism=self._determinism,
         )
@@ -182,7 +186,7 @@ class LlamaCppCalls:
             )
         return self.engine
 
-    def _masked(self, constraint: Constraint) -> tuple[MaskedLogits, float]:
+    def _masked(self, constraint: Constraint, thought: Thought | None) -> tuple[MaskedLogits, float]:
         """The processor for one answer, made before its turn: to compile a form holds up no other call.
 
         With it, the seconds that this took, loading left out.
@@ -190,7 +194,7 @@ class LlamaCppCalls:
         with self._queue.step():
             masks = self._loaded().masks
         started = time.monotonic()
-        return MaskedLogits(masks.mask(constraint), masks.vocabulary.ends), time.monotonic() - started
+        return MaskedLogits(masks.mask(constraint, thought), masks.vocabulary.ends), time.monotonic() - started
 
     @contextlib.contextmanager
     def _turn(
@@ -260,6 +264,15 @@ class LlamaCppCalls:
         text: str = self._template.render(messages, continue_final=messages[-1].role == "assistant").text
         return text
 
+    def _thought(self, request: Request, prompt: str) -> Thought | None:
+        """What comes before the form: whoever rendered the prompt said so, or the model's own template opens it."""
+        if request.constraint is None:
+            return None
+        if request.prompt is not None:
+            return request.thought
+        thought: Thought | None = self._template.thought(prompt)
+        return thought
+
     def _effective(self, sampling: Sampling, limit: int, constraint: Constraint | None) -> dict[str, Any]:
         """What was sent, in osport's words; where the context cut ``max_tokens`` short, both numbers."""
         parameters = LlamaCppEngine.parameters(sampling)
@@ -299,17 +312,17 @@ def _of_the_text(told: list[tuple[TokenLogprob, int]], text: str) -> tuple[Token
     return tuple(kept)
 
 
-def _native(constraint: Constraint | None) -> str:
-    """The constraint as a text for llama.cpp itself: GBNF, unless a mask engine was asked for by name."""
-    if constraint is None or constraint.kind != "grammar" or constraint.engine not in (None, GBNF):
+def _native(constraint: Constraint | None, thought: Thought | None) -> str:
+    """The constraint as a text for llama.cpp itself: GBNF, unless a mask engine was asked for by name or is needed."""
+    if constraint is None or constraint.kind != "grammar" or constraint.engine not in (None, GBNF) or thought:
         return ""
     return checked_gbnf(constraint.value)
 
 
-def _enforcement(constraint: Constraint | None) -> Enforcement:
+def _enforcement(constraint: Constraint | None, thought: Thought | None) -> Enforcement:
     if constraint is None:
         return Enforcement()
-    if _native(constraint):
+    if _native(constraint, thought):
         return Enforcement("sampling", f"{GBNF} in {engine_name()}")
     return Enforcement("sampling", engine_named(constraint.engine or DEFAULT_ENGINE).version())
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from attrs import define, field
+from attrs import Factory, define, field
 
 from osport.backends._answer_checks import (
     MOST_BYTES_A_TOKEN,
@@ -22,7 +22,10 @@ from osport.backends._gguf_model import GgufModel
 from osport.backends._llama_constraints import constraint_fields, enforcement_of, refuse_stop_strings
 from osport.backends._llama_http import Ask, Asking
 from osport.backends._llama_scores import scores_of, tokens_of
+from osport.backends._llama_thoughts import chat_template, thinks_first, thought_of
 from osport.backends._llama_wire import Answer, request_fields, tool_fields, wire_messages
+from osport.backends._thought_text import ThoughtText
+from osport.core.thought import Thought
 from osport.core.types import Completion, ContinuationScore, Delta, Determinism, Request, Thinking
 from osport.errors import (
     BackendError,
@@ -49,8 +52,10 @@ class Call:
     request: Request
     ask: Ask
     answer: Answer
+    thought: Thought | None = None
     started: float = field(factory=time.perf_counter)
     first_text: float | None = None
+    _behind: ThoughtText = field(init=False, default=Factory(lambda self: ThoughtText(self.thought), takes_self=True))
 
     @property
     def seconds(self) -> float:
@@ -63,7 +68,8 @@ class Call:
         if not text:
             return None
         self.first_text = self.first_text or self.seconds
-        return Delta(text)
+        shown = self._behind.push(text)
+        return Delta(shown) if shown else None
 
 
 @define
@@ -92,23 +98,26 @@ class Dialogue:
         """Route and body.
 
         The chat route repeats a prefill in its answer, some builds do not: so such a conversation is
-        rendered by the server and sent back as a prompt, which is never repeated.
+        rendered by the server and sent back as a prompt, which is never repeated. So is one whose answer begins with
+        a thought and goes on in a form.
         """
         refuse_stop_strings(request)
         started, answer = time.perf_counter(), Answer(request.logprobs or 0)
         timeout = request.timeout or self.timeout
-        ends = self.gguf.ends if self.gguf is not None else ()
-        fields = constraint_fields(request.constraint, embedded=self.settings is not None, ends=ends)
+        prompt = None
+        if not request.messages or request.messages[-1].role == "assistant" or thinks_first(self.gguf, request):
+            prompt = yield from self._rendered(request, timeout)
+        thought = thought_of(self.gguf, request, prompt)
+        fields = constraint_fields(request.constraint, model=self.gguf, thought=thought)
         # The server sees that a client has gone when it writes to it, so it is to write while it reads the prompt too.
         streamed = {"stream": True, "stream_options": {"include_usage": True}, "return_progress": True}
         body = {**request_fields(request, prompt_cache=self.prompt_cache), **fields, **streamed}
-        if request.prompt is None and request.messages[-1].role != "assistant":
+        if prompt is None:
             chat = yield from self._chat_fields(request, timeout)
-            return Call(request, Ask("/v1/chat/completions", {**body, **chat}, timeout, streamed=True), answer, started)
-        prompt = yield from self._rendered(request, timeout)
-        return Call(
-            request, Ask("/v1/completions", {**body, "prompt": prompt}, timeout, streamed=True), answer, started
-        )
+            ask = Ask("/v1/chat/completions", {**body, **chat}, timeout, streamed=True)
+        else:
+            ask = Ask("/v1/completions", {**body, "prompt": prompt}, timeout, streamed=True)
+        return Call(request, ask, answer, thought, started)
 
     def _chat_fields(self, request: Request, timeout: float) -> Asking[dict[str, Any]]:
         """The conversation with everything that decides how the server renders it."""
@@ -167,15 +176,19 @@ class Dialogue:
         yield from self._whole_prompt(request, answer.usage.prompt_tokens)
         logprobs_there(request, answer.text, answer.logprobs, NAME, self.model)
         effective = {name: value for name, value in (call.ask.body or {}).items() if name not in BULKY}
+        behind = ThoughtText(call.thought)
+        behind.push(answer.text)
         completion = Completion(
-            text=answer.text,
+            text=behind.shown,
             finish_reason=answer.finish,
             model=answer.model or self.model,
             backend=NAME,
             usage=answer.usage,
-            reasoning=answer.reasoning,
+            reasoning=answer.reasoning if call.thought is None else behind.reasoning,
             tool_calls=answer.tool_calls.calls(),
-            enforcement=enforcement_of(request.constraint, engine=engine_name() if self.settings else ""),
+            enforcement=enforcement_of(
+                request.constraint, engine=engine_name() if self.settings else "", thought=call.thought
+            ),
             effective={"route": call.ask.path, **self._started_with(), **effective},
             latency=seconds,
             ttft=call.first_text,
@@ -272,12 +285,11 @@ def thinking_fields(thinking: Thinking, template: str) -> dict[str, Any]:
     """
     if thinking is None:
         return {}
-    from osport.chat_template import ChatTemplate
     from osport.chat_template.engines import switches
 
     budget = isinstance(thinking, int) and not isinstance(thinking, bool)
     switch = thinking > 0 if budget else thinking  # type: ignore[operator]
-    fields = switches(ChatTemplate.from_text(template), switch, "llama.cpp")
+    fields = switches(chat_template(template), switch, "llama.cpp")
     return {**fields, "thinking_budget_tokens": thinking} if budget and thinking else fields
 
 

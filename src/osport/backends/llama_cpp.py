@@ -104,6 +104,7 @@ class LlamaCppBackend(Backend):
             constraints=KINDS,
             constraint_engine=DEFAULT_ENGINE,
             constraint_engines=frozenset(ENGINES),
+            constrained_thinking=True,
             enforced_by="sampling",
             logprobs=True,
             score=True,

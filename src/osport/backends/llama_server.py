@@ -141,6 +141,7 @@ class LlamaServerBackend(Backend):
             constraint_engine="llguidance" if embedded else GBNF,
             constraint_engines=frozenset({"llguidance", GBNF} if embedded else {GBNF}),
             enforced_by="sampling" if embedded else "server",
+            constrained_thinking=embedded,
             # A server by URL is asked about its template when there are tools to send.
             tools=self._gguf is None or takes_tools(self._gguf.chat_template),
             thinking=True,

@@ -18,7 +18,6 @@ from osport.backends._llama_constraints import refuse_stop_strings
 from osport.backends._one_at_a_time import OneAtATime
 from osport.backends._options import check_seconds, refuse_unknown
 from osport.backends._token_text import TokenText
-from osport.backends._visible_text import VisibleText
 from osport.core.types import FinishReason
 from osport.errors import ContextOverflow, MissingDependency, TimedOut, UsageError
 from osport.plugin import (
@@ -113,6 +112,7 @@ class TransformersBackend(Backend):
             sampling=SAMPLING,
             constraints=KINDS,
             constraint_engine="llguidance",
+            constrained_thinking=True,
             enforced_by="sampling",
             tools=can is not None and can.tool_use and family is not None and bool(family.calls),
             thinking=can is not None and can.thinking.kind != "none",
@@ -227,9 +227,7 @@ class TransformersBackend(Backend):
         timeout = request.timeout or self._timeout
         sampling = request.sampling.filled()
         text = TokenText(sampling.stop or ())
-        visible = VisibleText(
-            prompt.template if prompt.keeps_marks else None, prompt=prompt.text, tools=bool(prompt.tools)
-        )
+        visible = prompt.visible()
         produced: list[int] = []
         raw: list[str] = []
         first: float | None = None
@@ -270,6 +268,7 @@ class TransformersBackend(Backend):
                 sampling,
                 limit,
                 constraint=request.constraint,
+                thought=prompt.thought,
                 logprobs=request.logprobs,
                 hear=hear,
             )

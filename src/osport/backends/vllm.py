@@ -13,11 +13,11 @@ from osport.backends._hf_model import HfModel
 from osport.backends._hf_prompt import HfPrompt, prompt_of
 from osport.backends._llama_constraints import compiled, refuse_stop_strings
 from osport.backends._options import check_number, check_seconds, check_switch, default_threads, refuse_unknown
-from osport.backends._visible_text import VisibleText
 from osport.backends._vllm_engine import VllmEngine
 from osport.backends._vllm_server import VllmServer
+from osport.core.capabilities import THINKING_FIRST
 from osport.core.types import FinishReason, Sampling
-from osport.errors import MissingDependency, OsportError, ServerFault, UsageError
+from osport.errors import MissingDependency, OsportError, ServerFault, UnsupportedFeature, UsageError
 from osport.plugin import (
     ALL_SAMPLING,
     Backend,
@@ -235,9 +235,12 @@ class VllmBackend(Backend):
         if (request.logprobs or 0) > MOST_LOGPROBS:
             raise UsageError(f"{NAME}: logprobs={request.logprobs}: at most {MOST_LOGPROBS}")
         sampling = request.sampling.filled()
+        prompt = prompt_of(self._hf, request, backend=NAME)
+        if prompt.thought is not None:
+            raise UnsupportedFeature(THINKING_FIRST, NAME, reason="the form would hold from the first token on")
         return _Call(
             request,
-            prompt_of(self._hf, request, backend=NAME),
+            prompt,
             sampling,
             compiled(request.constraint) if request.constraint is not None else None,
             request.timeout or self._timeout,
@@ -326,10 +329,7 @@ class _Pieces:
         self._backend = backend
         self._call = call
         self._first: float | None = None
-        prompt = call.prompt
-        self._visible = VisibleText(
-            prompt.template if prompt.keeps_marks else None, prompt=prompt.text, tools=bool(prompt.tools)
-        )
+        self._visible = call.prompt.visible()
 
     def of(self, line: Mapping[str, Any]) -> Iterator[Delta]:
         """What a line of the child gives to see, and after the last one the whole."""

@@ -11,7 +11,7 @@ from attrs import evolve
 from osport.chat_template import audits, canary
 from osport.chat_template.answers import read_answer, split_reasoning
 from osport.chat_template.conversation import Conversation, wire_messages, wire_tools
-from osport.chat_template.thinking import place_of_word
+from osport.chat_template.thinking import asked_of_template, place_of_word
 from osport.core.capabilities import Capabilities
 from osport.core.types import Completion, Request, Tool
 from osport.errors import OutputError, TemplateError, Truncated, UnsupportedFeature
@@ -52,11 +52,13 @@ def prepare(template: ChatTemplate, request: Request, capabilities: Capabilities
             f"{forged[0].place} holds {forged[0].message}; the engine would read it as the end of a turn. "
             "Remove it, or send the token ids of ChatTemplate.render"
         )
-    text = template.render(turns, tools=tools, thinking=request.thinking, continue_final=prefilled).text
+    thinking = asked_of_template(template.capabilities.thinking, request)
+    text = template.render(turns, tools=tools, thinking=thinking, continue_final=prefilled).text
+    thought = template.thought(text, request.thinking) if not prefilled else None
     bos = template.tokens.get("bos_token")
     if bos and template.adds_bos:  # an engine that puts BOS before every prompt would double it
         text = text.removeprefix(bos)
-    return evolve(request, messages=(), prompt=text, tools=(), tool_choice="auto", thinking=None)
+    return evolve(request, messages=(), prompt=text, tools=(), tool_choice="auto", thinking=None, thought=thought)
 
 
 def _with_word(template: ChatTemplate, request: Request) -> Request:

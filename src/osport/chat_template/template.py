@@ -20,11 +20,12 @@ from osport.chat_template.families import Family, family_of
 from osport.chat_template.report import Audit, Finding
 from osport.chat_template.sources import TemplateSource, read_gguf, read_hf, read_server
 from osport.chat_template.spans import Span, find_spans
-from osport.chat_template.thinking import place_of_word
+from osport.chat_template.thinking import place_of_word, thought_before
 from osport.chat_template.token_ids import encode
 from osport.chat_template.writing import read_writing
 from osport.core.capabilities import Capabilities
 from osport.core.stage import Stage
+from osport.core.thought import Thought
 from osport.core.types import Completion, Request, Thinking, Tool
 
 __all__ = ["PINNED_NOW", "ChatTemplate", "Rendered"]
@@ -213,6 +214,13 @@ class ChatTemplate(Stage):
         Raises :class:`~osport.errors.UnsupportedFeature` for what template or server cannot do.
         """
         return engines.switches(self, thinking, engine)
+
+    def thought(self, prompt: str, thinking: Thinking = None) -> Thought | None:
+        """The reasoning that the answer to a rendered prompt begins with; None where it begins with the answer.
+
+        It is there when ``thinking`` asks for it, or the prompt ends with the mark that opens it.
+        """
+        return thought_before(self.writing, prompt, thinking)
 
     def parse(self, text: str, *, prompt: str = "", tools: Sequence[Tool] = ()) -> Answer:
         """Take an answer of this model apart: reasoning, content, tool calls.

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 from attrs import field, frozen
 
 from osport.chat_template import renderer
-from osport.chat_template.families import family_of
-from osport.core.types import Thinking
+from osport.chat_template.families import Family, family_of
+from osport.core.thought import Thought
+from osport.core.types import Request, Thinking
 from osport.data import load
 from osport.errors import UnsupportedFeature, UsageError
 
-__all__ = ["LEVELS", "ThinkingSwitch", "find_switch", "place_of_word"]
+__all__ = ["LEVELS", "ThinkingSwitch", "asked_of_template", "find_switch", "place_of_word", "thought_before"]
 
 LEVELS = ("minimal", "low", "medium", "high", "xhigh", "max")
 
@@ -154,6 +155,31 @@ def find_switch(source: str, render: Try) -> ThinkingSwitch:
     )
     always = not found and words is None and (opened or (family is not None and family.always_thinks))
     return ThinkingSwitch(found, words, levels, budget, default, always)
+
+
+def is_budget(thinking: Thinking) -> TypeGuard[int]:
+    """Whether it is a number of tokens to think for; 0 switches thinking off."""
+    return isinstance(thinking, int) and not isinstance(thinking, bool) and thinking > 0
+
+
+def asked_of_template(switch: ThinkingSwitch, request: Request) -> Thinking:
+    """What the template is to bring about. Who masks a constrained answer keeps to a budget that the template, for want
+    of a variable, cannot tell the model."""
+    budget_is_ours = request.constraint is not None and is_budget(request.thinking) and not switch.budget
+    return True if budget_is_ours else request.thinking
+
+
+def thought_before(writing: Family, prompt: str, thinking: Thinking) -> Thought | None:
+    """What the answer to a rendered prompt begins with: the reasoning asked for, or that the prompt has opened.
+
+    None where neither is the case. The marks are the family's; ``closing`` is empty where it has no pair of them.
+    """
+    # gpt-oss writes channels, which are no pair of marks.
+    opens, closes = map(str.strip, writing.reasoning) if writing.reasoning and writing.calls != "harmony" else ("", "")
+    opened = bool(opens) and prompt.rstrip().endswith(opens)
+    if not opened and thinking in (None, False):
+        return None
+    return Thought(closes, opens if opens and not opened else None, thinking if is_budget(thinking) else None)
 
 
 def place_of_word(messages: Sequence[Mapping[str, Any]], word: str) -> int:

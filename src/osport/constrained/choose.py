@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from osport.constrained.engines import ENGINES
-from osport.core.capabilities import Capabilities, refuse_engine
+from attrs import evolve
+
+from osport.constrained.engines import DEFAULT_ENGINE, ENGINES
+from osport.core.capabilities import THINKING_FIRST, Capabilities, refuse_engine
 from osport.errors import MissingDependency, UnsupportedFeature, UsageError
 
-__all__ = ["ENGINE_NAMES", "checked_engine", "first_that_takes", "named", "refuse_kind"]
+__all__ = ["ENGINE_NAMES", "checked_engine", "first_that_takes", "named", "only_behind_thought", "refuse_kind"]
 
 NATIVE = "native"
 # What the engines take that osport does not bring along, besides JSON Schema.
@@ -49,6 +51,19 @@ def named(engine: str, capabilities: Capabilities, backend: str = "this backend"
     if not matching:
         refuse_engine(engine, capabilities, backend)
     return matching[0]
+
+
+def only_behind_thought(asked: str | None, capabilities: Capabilities) -> Capabilities:
+    """The capabilities with the one engine that lets a thought pass before the form.
+
+    Raises :class:`~osport.errors.UnsupportedFeature` where the backend cannot, or another engine was asked for.
+    """
+    if not capabilities.constrained_thinking:
+        why = "its mask begins with the first token; send thinking=False, or put a field for reasoning first"
+        raise UnsupportedFeature(THINKING_FIRST, capabilities.constraint_engine, reason=why)
+    if asked not in (None, DEFAULT_ENGINE):
+        raise UnsupportedFeature(THINKING_FIRST, str(asked), alternatives=(f"engine={DEFAULT_ENGINE!r}",))
+    return evolve(capabilities, constraint_engines=frozenset({DEFAULT_ENGINE}))
 
 
 def first_that_takes(capabilities: Capabilities, enforce: Callable[[str], object]) -> str:

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from osport.constrained.dialects import HEADER, import_llguidance, lark_of_schema, taken, to_llguidance
 from osport.constrained.protocol import Compiled, Matcher
+from osport.constrained.thoughts import behind_thought
 from osport.constrained.vocabulary import BYTES, Vocabulary
+from osport.core.thought import Thought
 from osport.core.types import Constraint
 from osport.errors import BackendError, UnsupportedFeature
 
@@ -30,15 +32,17 @@ class LlguidanceEngine:
         import_llguidance()
         return f"llguidance {version('llguidance')}"
 
-    def compile(self, constraint: Constraint, vocabulary: Vocabulary) -> Compiled:
+    def compile(self, constraint: Constraint, vocabulary: Vocabulary, thought: Thought | None = None) -> Compiled:
         """Raises :class:`~osport.errors.UnsupportedFeature` with keyword and path."""
         if constraint.kind == "json_schema":
             form = taken(json.dumps(constraint.value))
-            if vocabulary is BYTES:
+            if vocabulary is BYTES and thought is None:
                 return _LlguidanceCompiled(form.matcher)
             text = lark_of_schema(form.schema)
         else:
             text = to_llguidance(constraint)
+        if thought is not None:
+            text = behind_thought(text, thought, vocabulary.whole(thought.opening or "", thought.closing))
         # Forced tokens would be spelt by a tokenizer that a bare vocabulary does not have.
         free = text.replace(HEADER, '%llguidance {"no_forcing": true}\n', 1)
         tokenizer = vocabulary.prepared(self.name, llguidance_tokenizer)
@@ -94,7 +98,8 @@ def llguidance_tokenizer(vocabulary: Vocabulary) -> Any:
 
         eos_token_id = vocabulary.ends[0]
         bos_token_id = None
-        tokens = vocabulary.pieces
+        # Each by a name of its own: llguidance takes tokens of the same bytes for one.
+        tokens = tuple(piece or f"<|{token}|>".encode() for token, piece in enumerate(vocabulary.pieces))
         special_token_ids = tuple(token for token, piece in enumerate(vocabulary.pieces) if not piece)
 
         def __call__(self, text: bytes) -> list[int]:

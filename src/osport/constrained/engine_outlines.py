@@ -8,9 +8,10 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from osport.constrained.elsewhere import NotTaken, compiled_elsewhere, serve_compiler
-from osport.constrained.protocol import Compiled, Matcher, imported
+from osport.constrained.protocol import Compiled, Matcher, imported, refuse_thought
 from osport.constrained.support import refuse_unless_enforced
 from osport.constrained.vocabulary import Vocabulary
+from osport.core.thought import Thought
 from osport.core.types import Constraint
 from osport.errors import UnsupportedFeature
 
@@ -37,8 +38,9 @@ class OutlinesEngine:
         imported("outlines_core", self.name)
         return f"outlines-core {version('outlines-core')}"
 
-    def compile(self, constraint: Constraint, vocabulary: Vocabulary) -> Compiled:
-        """Raises :class:`~osport.errors.UnsupportedFeature` with keyword and path."""
+    def compile(self, constraint: Constraint, vocabulary: Vocabulary, thought: Thought | None = None) -> Compiled:
+        """Raises :class:`~osport.errors.UnsupportedFeature` with keyword and path, and for a thought."""
+        refuse_thought(thought, self.name)
         outlines_core = imported("outlines_core", self.name)
         text = self._text(constraint)
         load = outlines_core.Index.from_binary

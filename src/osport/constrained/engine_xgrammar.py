@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from osport.constrained.dialects import to_gbnf_choice
 from osport.constrained.elsewhere import NotTaken, compiled_elsewhere, serve_compiler
-from osport.constrained.protocol import Compiled, Matcher, imported
+from osport.constrained.protocol import Compiled, Matcher, imported, refuse_thought
 from osport.constrained.support import refuse_unless_enforced
 from osport.constrained.vocabulary import Vocabulary
+from osport.core.thought import Thought
 from osport.core.types import Constraint
 from osport.errors import UnsupportedFeature
 
@@ -38,8 +39,9 @@ class XgrammarEngine:
         imported("xgrammar", EXTRA)
         return f"xgrammar {version('xgrammar')}"
 
-    def compile(self, constraint: Constraint, vocabulary: Vocabulary) -> Compiled:
-        """Raises :class:`~osport.errors.UnsupportedFeature` with keyword and path."""
+    def compile(self, constraint: Constraint, vocabulary: Vocabulary, thought: Thought | None = None) -> Compiled:
+        """Raises :class:`~osport.errors.UnsupportedFeature` with keyword and path, and for a thought."""
+        refuse_thought(thought, self.name)
         xgrammar = imported("xgrammar", EXTRA)
         text = self._text(constraint)
 

@@ -15,6 +15,7 @@ import attrs
 from osport.constrained.engines import DEFAULT_ENGINE, engine_named
 from osport.constrained.protocol import Compiled, Matcher
 from osport.constrained.vocabulary import Vocabulary
+from osport.core.thought import Thought
 from osport.core.types import Constraint
 from osport.errors import BackendError, UsageError
 
@@ -37,21 +38,23 @@ class ModelMasks:
     """
 
     vocabulary: Vocabulary
-    _compiled: dict[tuple[str, str, str], Compiled] = attrs.field(init=False, factory=dict)
+    _compiled: dict[tuple[str, str, str, Thought | None], Compiled] = attrs.field(init=False, factory=dict)
     _lock: threading.Lock = attrs.field(init=False, factory=threading.Lock)
 
-    def mask(self, constraint: Constraint) -> TokenMask:
+    def mask(self, constraint: Constraint, thought: Thought | None = None) -> TokenMask:
         """The mask of one answer, by the engine that the constraint names (llguidance where it names none).
+
+        ``thought``: the reasoning behind which the form begins.
 
         Raises :class:`~osport.errors.UnsupportedFeature` for what the engine would not enforce, or not compile within
         its limits, :class:`~osport.errors.UsageError` for an engine that osport does not know.
         """
         name = constraint.engine or DEFAULT_ENGINE
-        key = (name, constraint.kind, json.dumps(constraint.value))
+        key = (name, constraint.kind, json.dumps(constraint.value), thought)
         with self._lock:
             compiled = self._compiled.get(key)
         if compiled is None:
-            compiled = engine_named(name).compile(constraint, self.vocabulary)
+            compiled = engine_named(name).compile(constraint, self.vocabulary, thought)
         with self._lock:
             self._compiled.pop(key, None)
             self._compiled[key] = compiled

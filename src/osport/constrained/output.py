@@ -14,7 +14,7 @@ from attrs import evolve, field, frozen
 from jsonschema.protocols import Validator
 
 from osport.constrained.budget import shortest, tokens_for, unbounded
-from osport.constrained.choose import checked_engine, first_that_takes, named, refuse_kind
+from osport.constrained.choose import checked_engine, first_that_takes, named, only_behind_thought, refuse_kind
 from osport.constrained.dialects import to_llguidance, with_header
 from osport.constrained.engines import DEFAULT_ENGINE, engine_named
 from osport.constrained.hatch import Hatch, with_hatch
@@ -40,6 +40,7 @@ OnUnsupported = Literal["refuse", "check"]
 ATTEMPTS = 3
 # From a greedy answer to one that can differ; and how much more each time.
 LEAST_WARMTH, WARMER = 0.3, 0.2
+CUT_OFF_THINKING = "the answer was cut off inside its reasoning; raise max_tokens, or bound it by thinking=<tokens>"
 NO_VALUE = "no finite JSON value conforms to the schema: what it demands contradicts itself, or leads back to itself"
 
 
@@ -216,7 +217,8 @@ class ConstrainedOutput(Stage):
         """The request with this constraint, once it is sure that the engine enforces all of it.
 
         Raises :class:`~osport.errors.UnsupportedFeature` for a kind of constraint, or a keyword with
-        its path, that the engine would not enforce; :class:`~osport.errors.UsageError` for what
+        its path, that the engine would not enforce, and for thinking where the form would hold from the
+        first token on; :class:`~osport.errors.UsageError` for what
         cannot go together with a constraint: another one, stop strings, an assistant prefill, and a
         ``max_tokens`` that the shortest answer does not fit into.
         """
@@ -228,15 +230,16 @@ class ConstrainedOutput(Stage):
         if request.messages and request.messages[-1].role == "assistant":
             raise UsageError("an assistant prefill and a constraint both say how the answer begins; leave one out")
         own = capabilities.constraint_engine
-        if request.thinking not in (None, False) and own == DEFAULT_ENGINE and capabilities.enforced_by != "server":
-            why = "its mask begins with the first token; send thinking=False, or put a field for reasoning first"
-            raise UnsupportedFeature("thinking before a constrained answer", own, reason=why)
+        masked_here = own == DEFAULT_ENGINE and capabilities.enforced_by != "server"
+        thinks = masked_here and (request.thought is not None or request.thinking not in (None, False))
+        if thinks:
+            capabilities = only_behind_thought(self.constraint.engine, capabilities)
         if kind not in capabilities.constraints:
             raise UnsupportedFeature(f"constrained output of kind {kind}", own or "this backend")
         self._fits(request.sampling.filled().max_tokens)
         asked = self.constraint.engine
         engine = named(asked, capabilities) if asked else first_that_takes(capabilities, self._enforceable)
-        chosen = engine if asked or engine != own else None
+        chosen = engine if asked or thinks or engine != own else None
         return evolve(request, constraint=evolve(self._enforceable(engine)[0], engine=chosen))
 
     def finish(self, completion: Completion, request: Request | None = None, sent: Request | None = None) -> Completion:
@@ -247,6 +250,8 @@ class ConstrainedOutput(Stage):
         :class:`~osport.errors.ConstraintViolated` for any other that does not conform.
         """
         if completion.finish_reason == "length":
+            if completion.reasoning is not None and not completion.text:
+                raise Truncated(CUT_OFF_THINKING, completion)
             raise Truncated("the answer was cut off before its form was complete; raise max_tokens", completion)
         if completion.finish_reason == "refusal":
             raise Refused("the model refused to answer", completion)

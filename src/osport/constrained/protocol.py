@@ -6,14 +6,16 @@ import importlib
 from typing import TYPE_CHECKING, Any, Protocol
 
 from osport.constrained.vocabulary import Vocabulary
+from osport.core.capabilities import THINKING_FIRST
+from osport.core.thought import Thought
 from osport.core.types import Constraint
-from osport.errors import MissingDependency
+from osport.errors import MissingDependency, UnsupportedFeature
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Compiled", "Engine", "Matcher", "imported"]
+__all__ = ["Compiled", "Engine", "Matcher", "imported", "refuse_thought"]
 
 
 class Matcher(Protocol):
@@ -62,8 +64,11 @@ class Engine(Protocol):
     def version(self) -> str:
         """Package and version, for the record. Raises :class:`~osport.errors.MissingDependency`."""
 
-    def compile(self, constraint: Constraint, vocabulary: Vocabulary) -> Compiled:
-        """Raises :class:`~osport.errors.UnsupportedFeature`, for a schema with keyword and path."""
+    def compile(self, constraint: Constraint, vocabulary: Vocabulary, thought: Thought | None = None) -> Compiled:
+        """``thought``: what the form holds behind; only llguidance takes one.
+
+        Raises :class:`~osport.errors.UnsupportedFeature`, for a schema with keyword and path.
+        """
 
 
 def imported(module: str, extra: str) -> Any:
@@ -72,3 +77,9 @@ def imported(module: str, extra: str) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         raise MissingDependency(module.replace("_", "-"), extra) from error
+
+
+def refuse_thought(thought: Thought | None, engine: str) -> None:
+    """Raise :class:`~osport.errors.UnsupportedFeature` for a thought at an engine whose forms begin at once."""
+    if thought is not None:
+        raise UnsupportedFeature(THINKING_FIRST, engine, alternatives=("engine='llguidance'",))

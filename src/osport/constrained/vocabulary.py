@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from attrs import field, frozen
@@ -47,12 +47,14 @@ class Spelling:
 class Vocabulary:
     """``pieces``: the bytes of each token, in the order of their ids; empty for a token that has none.
 
-    ``ends``: the tokens that end an answer. They and the empty ones never stand inside one.
+    ``ends``: the tokens that end an answer. They and the empty ones never stand inside one. ``controls``: the control
+    tokens by name, for marks around a thought: those may stand before an answer.
     A vocabulary is a copy: it may outlive the model that it was read from.
     """
 
     pieces: tuple[bytes, ...] = field(converter=_pieces, repr=False)
     ends: tuple[int, ...] = field(converter=_ends)
+    controls: Mapping[str, int] = field(factory=dict, repr=False)
 
     def __attrs_post_init__(self) -> None:
         if not self.ends or not all(0 <= end < len(self.pieces) for end in self.ends):
@@ -68,6 +70,11 @@ class Vocabulary:
         if engine not in self._prepared:
             self._prepared[engine] = prepare(self)
         return self._prepared[engine]
+
+    def whole(self, *marks: str) -> dict[str, int]:
+        """Those of the marks that are one token each, a control token or one with these bytes."""
+        found = {mark: self.controls.get(mark, self._spelling.table.get(mark.encode())) for mark in marks}
+        return {mark: token for mark, token in found.items() if token is not None}
 
     @property
     def tokens_of(self) -> Callable[[bytes], list[int]]:
@@ -99,17 +106,26 @@ def llama_vocabulary(model: Any) -> Vocabulary:
 
     vocabulary = llama_cpp.llama_model_get_vocab(model._model.model)
     buffer = ctypes.create_string_buffer(256)
-    pieces = []
-    ends = []
-    for token in range(llama_cpp.llama_vocab_n_tokens(vocabulary)):
-        size = llama_cpp.llama_token_to_piece(vocabulary, token, buffer, len(buffer), 0, False)
+
+    def piece(token: int, *, special: bool) -> bytes:
+        nonlocal buffer
+        size = llama_cpp.llama_token_to_piece(vocabulary, token, buffer, len(buffer), 0, special)
         if size < 0:
             buffer = ctypes.create_string_buffer(-size)
-            size = llama_cpp.llama_token_to_piece(vocabulary, token, buffer, len(buffer), 0, False)
+            return piece(token, special=special)
+        return buffer.raw[:size]
+
+    pieces = []
+    ends = []
+    controls = {}
+    for token in range(llama_cpp.llama_vocab_n_tokens(vocabulary)):
         is_end = llama_cpp.llama_vocab_is_eog(vocabulary, token)
+        is_control = llama_cpp.llama_vocab_is_control(vocabulary, token)
         if is_end:
             ends.append(token)
-        pieces.append(b"" if is_end or llama_cpp.llama_vocab_is_control(vocabulary, token) else buffer.raw[:size])
+        elif is_control:
+            controls[piece(token, special=True).decode("utf-8", "replace")] = token
+        pieces.append(b"" if is_end or is_control else piece(token, special=False))
     if not ends:
         raise UsageError("no token of the model's vocabulary ends an answer")
-    return Vocabulary(pieces, ends)
+    return Vocabulary(pieces, ends, controls)

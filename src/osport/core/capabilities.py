@@ -7,9 +7,11 @@ from attrs import evolve, fields, frozen
 from osport.core.types import Request, Sampling
 from osport.errors import UnsupportedFeature
 
-__all__ = ["ALL_SAMPLING", "Capabilities", "negotiate", "refuse_engine"]
+__all__ = ["ALL_SAMPLING", "THINKING_FIRST", "Capabilities", "negotiate", "refuse_engine"]
 
 ALL_SAMPLING = frozenset(f.name for f in fields(Sampling))
+THINKING_FIRST = "thinking before a constrained answer"
+"""What ``UnsupportedFeature`` calls it."""
 
 
 @frozen
@@ -21,6 +23,8 @@ class Capabilities:
     (``llguidance``, ``llama.cpp-gbnf``, or a name of the backend's own). ``constraint_engines``: all that a
     caller may ask for instead, as ``Constraint.engine``; the default is always one of them.
     ``enforced_by``: the label that a constrained answer of this backend carries.
+    ``constrained_thinking``: whether a model may reason first, freely or within ``Request.thought``, and the form
+    holds behind that; the reasoning comes back apart from the text.
     ``score``: whether ``Backend.score`` gives log-probabilities of given continuations. ``batch``: whether
     ``Backend.batch`` is the engine's own, better than many calls at once.
     """
@@ -37,6 +41,7 @@ class Capabilities:
     enforced_by: str = "none"
     tools: bool = False
     thinking: bool = False
+    constrained_thinking: bool = False
     images: bool = False
     logprobs: bool = False
     score: bool = False
@@ -82,6 +87,8 @@ def negotiate(request: Request, capabilities: Capabilities, *, backend: str, str
         raise UnsupportedFeature(constraint.kind, backend, reason="the form could not be enforced")
     if constraint is not None and constraint.engine not in {None, capabilities.constraint_engine}:
         refuse_engine(constraint.engine or "", capabilities, backend)
+    if constraint is not None and request.thought is not None and not capabilities.constrained_thinking:
+        raise UnsupportedFeature(THINKING_FIRST, backend, reason="the form would hold from the first token on")
     full = request.sampling.filled()
     unsendable = dict.fromkeys(ALL_SAMPLING - capabilities.sampling)
     return evolve(request, sampling=evolve(full, **unsendable))

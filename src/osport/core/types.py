@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 
 from attrs import Attribute, evolve, field, fields, frozen
 
+from osport.core.thought import Thought
 from osport.errors import UsageError
 
 __all__ = [
@@ -237,7 +238,8 @@ class Request:
     ``timeout`` in seconds, None: the backend's own limit. ``item_id`` names the item of a golden set
     that the request came from; no engine sees it, recorded answers are found by it. ``tool_choice`` is
     ``auto``, ``required``, ``none`` or the name of a tool. ``logprobs`` asks for the log-probability of
-    every token of the answer, and of this many of its likeliest alternatives.
+    every token of the answer, and of this many of its likeliest alternatives. ``thought`` comes with a raw prompt
+    whose answer begins with reasoning; who rendered the prompt says so, and a constraint holds behind it.
     """
 
     messages: tuple[Message, ...] = field(default=(), converter=_messages)
@@ -251,6 +253,7 @@ class Request:
     parallel_tools: bool = True
     thinking: Thinking = None
     logprobs: int | None = None
+    thought: Thought | None = None
 
     def __attrs_post_init__(self) -> None:
         if self.logprobs is not None and not (_whole(self.logprobs) and self.logprobs >= 0):

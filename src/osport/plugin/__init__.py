@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from osport.core.capabilities import ALL_SAMPLING, Capabilities
 from osport.core.facts import Fact, ModelFacts
+from osport.core.thought import Thought
 from osport.core.types import (
     Completion,
     Constraint,
@@ -45,6 +46,7 @@ __all__ = [
     "Request",
     "Sampling",
     "ScorerSpec",
+    "Thought",
     "TokenLogprob",
     "Tool",
     "ToolCall",

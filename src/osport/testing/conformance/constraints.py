@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from attrs import evolve
 
 from osport.constrained import ConstrainedOutput
+from osport.core.thought import Thought
 from osport.errors import Truncated, UnsupportedFeature
 from osport.model import Model
 from osport.probing import probe_kind
@@ -87,6 +89,21 @@ class ConstraintChecks(Area):
         self._needs(model, "max_tokens")
         with pytest.raises(Truncated):
             self._ask(model, output=LONG, max_tokens=12)
+
+    def test_a_form_holds_behind_a_thought_or_that_is_refused(self, model: Model) -> None:
+        """Free text to the closing mark and within its budget, then the form; each in a field of its own."""
+        self._needs_kind(model, "choice")
+        self._needs(model, "raw_prompt")
+        thought = Thought("</think>", budget=6)
+        request = evolve(self._request(model, **self._room(model)), messages=(), prompt=self.prompt, thought=thought)
+        if not model.capabilities.constrained_thinking:
+            with pytest.raises(UnsupportedFeature):
+                model.generate(request, output=FORMS["choice"])
+            return
+        answer = model.generate(request, output=FORMS["choice"])
+        FORMS["choice"].verify(answer.text)
+        assert answer.reasoning is not None
+        assert thought.closing not in answer.reasoning
 
     def test_a_form_does_not_outlive_its_call(self, model: Model) -> None:
         """The next answer is free again."""
