@@ -32,7 +32,7 @@ def serving(model: Path, *, key: str, context: int) -> Iterator[str]:
         *(sys.executable, "-m", "vllm.entrypoints.openai.api_server"),
         *("--model", str(model), "--served-model-name", NAME, "--host", "127.0.0.1", "--port", str(port)),
         *("--max-model-len", str(context), "--dtype", "float32", "--kv-cache-memory-bytes", "200000000"),
-        *("--enforce-eager", "--generation-config", "vllm", "--structured-outputs-config.backend", "guidance"),
+        *("--enforce-eager", "--generation-config", "vllm"),
         *("--enable-auto-tool-choice", "--tool-call-parser", "hermes"),
     ]
     environment = {**os.environ, **ENVIRONMENT, "OMP_NUM_THREADS": "2", "VLLM_API_KEY": key}

@@ -89,15 +89,9 @@ class AnthropicBackend(Backend):
             how = self._endpoint.withheld or f"set {KEY_VARIABLE} or give api_key, a callable that returns it"
             raise AuthFailed(f"{NAME}: no API key; {how}", backend=NAME)
         self._errors = MessagesErrors(NAME, self.model, self._endpoint)
-        self._settings: dict[str, Any] = {
-            "api_key": self._endpoint.api_key,
-            "base_url": self._endpoint.url,
-            "max_retries": 0,
-            "timeout": self._timeout,
-        }
         # The SDK would follow a redirect to another host, and take the key along.
         http = anthropic.DefaultHttpxClient(follow_redirects=False, transport=watched_transport(NAME))
-        self._client = anthropic.Anthropic(**self._settings, http_client=http)
+        self._client = anthropic.Anthropic(**self._told_to_the_sdk(), http_client=http)
         self._of_loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = weakref.WeakKeyDictionary()
         self._closed = False
 
@@ -181,6 +175,14 @@ class AnthropicBackend(Backend):
         self._closed = True
         self._client.close()
 
+    def _told_to_the_sdk(self) -> dict[str, Any]:
+        return {
+            "api_key": self._endpoint.api_key,
+            "base_url": self._endpoint.url,
+            "max_retries": 0,
+            "timeout": self._timeout,
+        }
+
     def _seconds(self, request: Request) -> float:
         return request.timeout or self._timeout
 
@@ -190,7 +192,7 @@ class AnthropicBackend(Backend):
         loop = asyncio.get_running_loop()
         if loop not in self._of_loops:
             http = anthropic.DefaultAsyncHttpxClient(follow_redirects=False, transport=async_watched_transport(NAME))
-            self._of_loops[loop] = anthropic.AsyncAnthropic(**self._settings, http_client=http)
+            self._of_loops[loop] = anthropic.AsyncAnthropic(**self._told_to_the_sdk(), http_client=http)
         return self._of_loops[loop]
 
     def _body(self, request: Request) -> dict[str, Any]:
