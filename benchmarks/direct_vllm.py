@@ -26,7 +26,7 @@ def apart(model: Model, kind: str) -> Iterator[ProcessPoolExecutor]:
     """A worker that holds an engine with the model's own settings: ``LLM`` (whole batches) or ``AsyncLLM``."""
     backend = model.backend
     model.load()
-    environment = {**ENVIRONMENT, "OMP_NUM_THREADS": str(backend._threads)}
+    environment = {**ENVIRONMENT, "OMP_NUM_THREADS": str(backend._threads), "VLLM_LOGGING_LEVEL": "ERROR"}
     spawn = multiprocessing.get_context("spawn")
     before = dict(os.environ)
     # OpenMP reads its settings when the process begins.
