@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
+import asyncio
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+import weakref
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from importlib.metadata import version
 from typing import Any, ClassVar
 
 from osport.backends._answer_checks import check_model, check_prompt_tokens
-from osport.backends._anthropic_transport import watched_transport
-from osport.backends._http_errors import error_from_answer
+from osport.backends._anthropic_errors import MessagesErrors
+from osport.backends._anthropic_transport import async_watched_transport, watched_transport
+from osport.backends._http_client import ONE_STREAM
 from osport.backends._options import check_seconds, refuse_unknown
 from osport.backends._servers import endpoint_of, server_url, split_reference
 from osport.core.types import FinishReason
-from osport.errors import (
-    AuthFailed,
-    BackendError,
-    BadResponse,
-    MissingDependency,
-    ServerFault,
-    TimedOut,
-    Unreachable,
-    UnsupportedFeature,
-    UsageError,
-)
+from osport.errors import AuthFailed, BadResponse, MissingDependency, UnsupportedFeature, UsageError
 from osport.plugin import Backend, Capabilities, Completion, Delta, Message, ModelFacts, Request, Usage
 
 __all__ = ["AnthropicBackend"]
@@ -44,16 +35,6 @@ FINISH: dict[str | None, FinishReason] = {
     "model_context_window_exceeded": "length",
     "tool_use": "tool_calls",
     "refusal": "refusal",
-}
-
-# An error event inside a stream comes after a 200; its type says what the status would have been.
-STATUS_OF_TYPE = {
-    "invalid_request_error": 400,
-    "authentication_error": 401,
-    "permission_error": 403,
-    "not_found_error": 404,
-    "rate_limit_error": 429,
-    "overloaded_error": 529,
 }
 
 
@@ -94,7 +75,6 @@ class AnthropicBackend(Backend):
             import anthropic
         except ImportError as error:
             raise MissingDependency("anthropic", "anthropic") from error
-        self._sdk = anthropic
         named = os.environ.get(URL_VARIABLE) or None
         self._endpoint = endpoint_of(
             NAME,
@@ -108,20 +88,25 @@ class AnthropicBackend(Backend):
         if not self._endpoint.api_key:
             how = self._endpoint.withheld or f"set {KEY_VARIABLE} or give api_key, a callable that returns it"
             raise AuthFailed(f"{NAME}: no API key; {how}", backend=NAME)
-        self._client = anthropic.Anthropic(
-            api_key=self._endpoint.api_key,
-            base_url=self._endpoint.url,
-            max_retries=0,
-            timeout=self._timeout,
-            # The SDK would follow a redirect to another host, and take the key along.
-            http_client=anthropic.DefaultHttpxClient(follow_redirects=False, transport=watched_transport(NAME)),
-        )
+        self._errors = MessagesErrors(NAME, self.model, self._endpoint)
+        # The SDK would follow a redirect to another host, and take the key along.
+        http = anthropic.DefaultHttpxClient(follow_redirects=False, transport=watched_transport(NAME))
+        self._client = anthropic.Anthropic(**self._told_to_the_sdk(), http_client=http)
+        self._of_loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = weakref.WeakKeyDictionary()
         self._closed = False
 
     def capabilities(self) -> Capabilities:
-        """Chat with prefill; of the sampling parameters only ``max_tokens`` and ``stop`` exist."""
+        """Chat; of the sampling parameters only ``max_tokens`` and ``stop`` exist.
+
+        A prefill is taken by Anthropic's own service alone: llama.cpp's route repeats it in the answer, and vLLM's
+        begins a new turn behind it.
+        """
         return Capabilities(
-            chat=True, prefill=True, stream=True, count_tokens=True, sampling=frozenset({"max_tokens", "stop"})
+            chat=True,
+            prefill=self._endpoint.url == VENDOR,
+            stream=True,
+            count_tokens=True,
+            sampling=frozenset({"max_tokens", "stop"}),
         )
 
     def facts(self) -> ModelFacts:
@@ -136,8 +121,16 @@ class AnthropicBackend(Backend):
         """Answer one request."""
         body = self._body(request)
         started = time.perf_counter()
-        with self._translated(request):
-            message = self._client.messages.create(**body, timeout=request.timeout or self._timeout)
+        with self._errors.translated(seconds := self._seconds(request)):
+            message = self._client.messages.create(**body, timeout=seconds)
+        return self._completion(message, body, time.perf_counter() - started)
+
+    async def agenerate(self, request: Request) -> Completion:
+        """Answer one request; a call that is cancelled closes its connection."""
+        body = self._body(request)
+        started = time.perf_counter()
+        with self._errors.translated(seconds := self._seconds(request)):
+            message = await self._client_of_this_loop().messages.create(**body, timeout=seconds)
         return self._completion(message, body, time.perf_counter() - started)
 
     def stream(self, request: Request) -> Iterator[Delta]:
@@ -146,11 +139,8 @@ class AnthropicBackend(Backend):
         started = time.perf_counter()
         first: float | None = None
         with (
-            self._translated(request),
-            # A stream that is left half way must not leave its connection to the next call.
-            self._client.messages.stream(
-                **body, timeout=request.timeout or self._timeout, extra_headers={"Connection": "close"}
-            ) as events,
+            self._errors.translated(seconds := self._seconds(request)),
+            self._client.messages.stream(**body, timeout=seconds, extra_headers=ONE_STREAM) as events,
         ):
             for text in events.text_stream:
                 if text:
@@ -159,16 +149,51 @@ class AnthropicBackend(Backend):
             message = events.get_final_message()
         yield Delta("", self._completion(message, body, time.perf_counter() - started, first))
 
+    async def astream(self, request: Request) -> AsyncIterator[Delta]:
+        """:meth:`stream` without a thread."""
+        body = self._body(request)
+        started = time.perf_counter()
+        first: float | None = None
+        with self._errors.translated(seconds := self._seconds(request)):
+            asked = self._client_of_this_loop().messages.stream(**body, timeout=seconds, extra_headers=ONE_STREAM)
+            async with asked as events:
+                async for text in events.text_stream:
+                    if text:
+                        first = first or time.perf_counter() - started
+                        yield Delta(text)
+                message = await events.get_final_message()
+        yield Delta("", self._completion(message, body, time.perf_counter() - started, first))
+
     def count_tokens(self, messages: Sequence[Message]) -> int:
         """Prompt tokens as the API counts them: one call, free of charge."""
         body = self._conversation(messages)
-        with self._translated(None):
+        with self._errors.translated(self._timeout):
             return int(self._client.messages.count_tokens(**body, timeout=self._timeout).input_tokens)
 
     def close(self) -> None:
         """Close the connections."""
         self._closed = True
         self._client.close()
+
+    def _told_to_the_sdk(self) -> dict[str, Any]:
+        return {
+            "api_key": self._endpoint.api_key,
+            "base_url": self._endpoint.url,
+            "max_retries": 0,
+            "timeout": self._timeout,
+        }
+
+    def _seconds(self, request: Request) -> float:
+        return request.timeout or self._timeout
+
+    def _client_of_this_loop(self) -> Any:
+        import anthropic
+
+        loop = asyncio.get_running_loop()
+        if loop not in self._of_loops:
+            http = anthropic.DefaultAsyncHttpxClient(follow_redirects=False, transport=async_watched_transport(NAME))
+            self._of_loops[loop] = anthropic.AsyncAnthropic(**self._told_to_the_sdk(), http_client=http)
+        return self._of_loops[loop]
 
     def _body(self, request: Request) -> dict[str, Any]:
         if request.constraint is not None:
@@ -197,7 +222,7 @@ class AnthropicBackend(Backend):
 
     def _completion(self, message: Any, body: dict[str, Any], latency: float, ttft: float | None = None) -> Completion:
         if getattr(message, "type", None) == "error":
-            raise self._error_after_200(message)
+            raise self._errors.after_200(message)
         check_model(self.model, _undated(message.model, self.model), backend=NAME)
         if message.stop_reason is None:
             raise BadResponse(f"{NAME}: the answer ended without a stop reason", backend=NAME, model=self.model)
@@ -229,52 +254,6 @@ class AnthropicBackend(Backend):
         except (AttributeError, TypeError) as error:
             raise BadResponse(f"{NAME}: not a message: {str(message)[:200]}", backend=NAME, model=self.model) from error
 
-    @contextlib.contextmanager
-    def _translated(self, request: Request | None) -> Iterator[None]:
-        """The SDK's errors as errors of the tree."""
-        import httpx2
-
-        sdk = self._sdk
-        names: dict[str, Any] = {"backend": NAME, "model": self.model}
-        seconds = (request.timeout if request else None) or self._timeout
-        try:
-            yield
-        except (sdk.APITimeoutError, httpx2.TimeoutException) as error:
-            raise TimedOut(f"{NAME}: no answer within {seconds:g} s (timeout)", **names) from error
-        except sdk.APIConnectionError as error:
-            cause = error.__cause__ or error
-            if isinstance(cause, BackendError):
-                raise cause from error
-            if isinstance(cause, httpx2.RemoteProtocolError | httpx2.ReadError):
-                raise ServerFault(f"{NAME}: the connection broke during the answer: {cause}", **names) from error
-            raise Unreachable(f"{NAME}: cannot reach {self._client.base_url}: {cause}", **names) from error
-        except sdk.APIStatusError as error:
-            raise self._status_error(error) from error
-        except sdk.APIResponseValidationError as error:
-            raise BadResponse(f"{NAME}: {error}", **names) from error
-        except json.JSONDecodeError as error:
-            raise BadResponse(f"{NAME}: not JSON: {error}", **names) from error
-        except (AttributeError, TypeError, IndexError) as error:
-            # The SDK believes what it reads, and stumbles over an event that lacks something.
-            raise BadResponse(f"{NAME}: an event of the stream is not whole: {error}", **names) from error
-        except httpx2.HTTPError as error:
-            raise ServerFault(f"{NAME}: the connection broke during the answer: {error}", **names) from error
-        except sdk.AnthropicError as error:
-            raise BackendError(f"{NAME}: {error}", **names) from error
-
-    def _error_after_200(self, message: Any) -> BackendError:
-        error = message.model_dump().get("error") or {}
-        text = json.dumps({"error": error})
-        return error_from_answer(
-            STATUS_OF_TYPE.get(str(error.get("type")), 500), text, {}, backend=NAME, model=self.model
-        )
-
-    def _status_error(self, error: Any) -> BackendError:
-        status = error.status_code if error.status_code != 200 else STATUS_OF_TYPE.get(error.type, 500)
-        headers = {**error.response.headers, "x-request-id": error.request_id}
-        body = _body_text(error).replace(self._endpoint.api_key or "\0", "[the key]")
-        return error_from_answer(status, body, headers, backend=NAME, model=self.model)
-
 
 def _undated(answered: str | None, asked: str) -> str | None:
     """The name asked for, where the answer's is the same with a date behind it."""
@@ -286,7 +265,3 @@ def _words_in(body: dict[str, Any]) -> int:
     """Words of the conversation: no tokenizer makes fewer tokens of them."""
     system = [block["text"] for block in body.get("system", ())]
     return sum(len(text.split()) for text in (*system, *(turn["content"] for turn in body["messages"])))
-
-
-def _body_text(error: Any) -> str:
-    return json.dumps(error.body) if isinstance(error.body, dict) else str(error.body or error.message)
