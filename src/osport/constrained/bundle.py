@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from osport.constrained.keywords import CONSTRAINING
-from osport.constrained.references import check_references, specification_of
+from osport.constrained.references import check_references, nodes_of, specification_of
 from osport.constrained.tree import Schema
 
 __all__ = ["bundled", "endless_reference"]
@@ -35,7 +35,11 @@ def bundled(schema: Schema) -> dict[str, Any]:
     if isinstance(schema, bool):
         return {} if schema else {"not": {}}
     draft = str(schema.get("$schema", "")).rstrip("#")
-    bundle = Bundle(overriding=draft in OVERRIDING_REF, specification=specification_of(schema))
+    bundle = Bundle(
+        overriding=draft in OVERRIDING_REF,
+        specification=specification_of(schema),
+        embedded=any(path and ("$id" in node or "id" in node) for path, node in nodes_of(schema)),
+    )
     resolver = check_references(schema).resolver(bundle.specification.create_resource(schema).id() or "")
     root = bundle.node(schema, resolver, entered=True)
     while bundle.pending:
@@ -79,9 +83,10 @@ def referred_in_place(schema: Any) -> Iterator[str]:
 class Bundle:
     """The definitions found so far, by the identity of what a reference ends in."""
 
-    def __init__(self, *, overriding: bool, specification: Any) -> None:
+    def __init__(self, *, overriding: bool, specification: Any, embedded: bool) -> None:
         self.overriding = overriding
         self.specification = specification
+        self.embedded = embedded  # schemas with ids of their own; without, a dynamic reference has one target only
         self.names: dict[int, str] = {}
         self.definitions: dict[str, Schema] = {}
         self.pending: list[tuple[str, Schema, Any]] = []
@@ -96,11 +101,16 @@ class Bundle:
             return {"$ref": self.reference(schema["$ref"], resolver)}
         node: dict[str, Any] = {}
         for keyword, value in modern(schema).items():
-            if keyword not in CONSTRAINING:
+            if keyword not in CONSTRAINING and keyword != "$recursiveRef":
                 continue
-            if keyword in ("$ref", "$dynamicRef", "$recursiveRef"):
-                # A dynamic reference is kept by its name, so that an engine refuses it.
-                node[keyword] = self.reference(value, resolver) if keyword == "$ref" else value
+            if keyword in ("$dynamicRef", "$recursiveRef") and self.embedded:
+                node[keyword] = value  # kept by its name, so that an engine refuses it
+            elif keyword in ("$ref", "$dynamicRef", "$recursiveRef"):
+                target = self.reference(value, resolver)
+                if "$ref" in node:
+                    node["allOf"] = [*node.get("allOf", ()), {"$ref": target}]
+                else:
+                    node["$ref"] = target
             elif keyword in LISTS:
                 node[keyword] = [self.node(branch, resolver) for branch in value]
             elif keyword in MAPS:

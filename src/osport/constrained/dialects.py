@@ -12,8 +12,14 @@ from attrs import frozen
 
 from osport.constrained.budget import without_impossible
 from osport.constrained.bundle import bundled, endless_reference
-from osport.constrained.faults import Misread, needs_newer_words, with_safe_classes, with_uri_spelt_out
-from osport.constrained.refusal import KeywordRefused
+from osport.constrained.faults import (
+    needs_newer_words,
+    with_names_together,
+    with_safe_classes,
+    with_uri_spelt_out,
+)
+from osport.constrained.safe_numbers import with_safe_numbers
+from osport.constrained.refusal import KeywordRefused, Misread
 from osport.constrained.rewrite import rewritten
 from osport.constrained.schema import NodePath, json_path, shortened, walk
 from osport.core.types import Constraint
@@ -30,14 +36,16 @@ MAX_PLACES = 12
 
 UNSATISFIABLE = "Unsatisfiable schema"
 # What llguidance says when it refuses, and the keyword that it means.
-BOUND = re.compile(r"minimum|maximum|(?:min|max)(?:Length|Items|Properties)|patternProperties")
+BOUND = re.compile(r"minimum|maximum|multipleOf|(?:min|max)(?:Length|Items|Properties)|patternProperties")
 REFUSALS = (
+    (re.compile(r"^(\S+) would be misread"), lambda m: m[1]),
     (re.compile(r'Unimplemented keys: \["([^"]+)"'), lambda m: m[1]),
     (re.compile(r"oneOf constraints are not supported"), lambda m: "oneOf"),
     (re.compile(r"min/maxProperties only supported"), lambda m: "minProperties"),
     (re.compile(r"circular references"), lambda m: "$ref"),
     (re.compile(r"Unknown format"), lambda m: "format"),
     (BOUND, lambda m: m[0]),
+    (re.compile(r"regex for \w+ range: min=(\w+)"), lambda m: "maximum" if m[1] == "None" else "minimum"),
     (re.compile(r"regex|look-around", re.IGNORECASE), lambda m: "pattern"),
 )
 
@@ -138,10 +146,11 @@ def attempt(text: str) -> tuple[Taken | None, str]:
 def compiled(schema: str) -> tuple[Taken | None, str]:
     """The schema as it stands, compiled for single bytes; or None and why llguidance refuses it.
 
-    What compiles for bytes compiles for every model. llguidance's own limits bound time and memory.
+    What compiles for bytes compiles for every model. llguidance's own limits bound time and memory, except for what
+    is refused before.
     """
     try:
-        schema = with_safe_classes(schema)
+        schema = with_safe_numbers(with_names_together(with_safe_classes(schema)))
     except Misread as error:
         return None, str(error)
     grammar = f'{{"grammars":[{{"json_schema":{with_options(schema)}}}]}}'

@@ -3,7 +3,11 @@ r"""Schemas that llguidance (seen in 1.9.1) reads wrongly, written so that it re
 * ``additionalItems`` is dropped where an applicator stands between it and ``items``; its newer spelling is safe.
 * In a pattern for a JSON string, a class with all control characters (the line break may be missing) lets ``\"`` and
   ``\\`` in, though it excludes the quotation mark or the backslash: ``[^"]``, ``[^\\]``. Without NUL it is right.
+* ``$recursiveRef`` is dropped outside draft 2019-09.
+* ``patternProperties`` and ``additionalProperties`` do not know of each other with an applicator between them.
 * ``format: uri`` does not compile in the llguidance inside some servers, which then answer unconstrained.
+
+Those of numbers: :mod:`osport.constrained.safe_numbers`.
 """
 
 from __future__ import annotations
@@ -13,24 +17,49 @@ from typing import Any
 
 from osport.constrained.formats import BRACKETED, PATTERNS
 from osport.constrained.patterns import safe_pattern
+from osport.constrained.refusal import Misread
 from osport.constrained.schema import walk
 
-__all__ = ["Misread", "needs_newer_words", "with_safe_classes", "with_uri_spelt_out"]
+__all__ = ["needs_newer_words", "with_names_together", "with_safe_classes", "with_uri_spelt_out"]
 
-
-class Misread(Exception):
-    """A schema that llguidance would read wrongly, whatever the words; the message names the keyword."""
-
-
-APPLICATORS = ("$ref", "allOf", "anyOf", "oneOf", "not", "if")
+APPLICATORS = ("$ref", "allOf", "anyOf", "const", "enum", "oneOf", "not", "if")
 
 
 def needs_newer_words(text: str) -> bool:
     """Whether the schema's text must not be handed over in the words of an older draft."""
-    return '"additionalItems"' in text and any(
-        isinstance(node, dict) and "additionalItems" in node and not node.keys().isdisjoint(APPLICATORS)
+    if '"additionalItems"' not in text and '"$recursiveRef"' not in text:
+        return False
+    return any(
+        "$recursiveRef" in node or ("additionalItems" in node and not node.keys().isdisjoint(APPLICATORS))
         for _, node in walk(json.loads(text))
+        if isinstance(node, dict)
     )
+
+
+def with_names_together(text: str) -> str:
+    """The schema's text with patterns for names beside what rules the other names.
+
+    Raises :class:`Misread` for a ``$recursiveRef``, which the newest draft does not know.
+    """
+    if '"$recursiveRef"' not in text and ('"patternProperties"' not in text or '"additionalProperties"' not in text):
+        return text
+    schema = json.loads(text)
+    changed = False
+    for _, node in walk(schema):
+        if not isinstance(node, dict):
+            continue
+        if "$recursiveRef" in node:
+            raise Misread("$recursiveRef", "it would be dropped")
+        if {"patternProperties", "additionalProperties"} <= node.keys() and not node.keys().isdisjoint(APPLICATORS):
+            changed = True
+            words = [(word, node.pop(word)) for word in list(node)]
+            patterns = next(value for word, value in words if word == "patternProperties")
+            for word, value in words:
+                if word == "additionalProperties":
+                    node["patternProperties"] = patterns
+                if word != "patternProperties":
+                    node[word] = value
+    return json.dumps(schema) if changed else text
 
 
 def with_safe_classes(text: str) -> str:
@@ -50,14 +79,14 @@ def with_safe_classes(text: str) -> str:
         if isinstance(node.get("pattern"), str):
             safe = safe_pattern(node["pattern"])
             if safe is None:
-                raise Misread("the regex would let a quotation mark or a backslash through")
+                raise Misread("pattern", "it would let a quotation mark or a backslash through")
             changed = changed or safe != node["pattern"]
             node["pattern"] = safe
         rules: Any = node.get("patternProperties")
         for pattern in rules if isinstance(rules, dict) else ():
             # What such a pattern does not match is ruled by additionalProperties, so it cannot be narrowed.
             if safe_pattern(pattern) != pattern:
-                raise Misread("the regex of patternProperties would let a quotation mark or a backslash through")
+                raise Misread("patternProperties", "it would let a quotation mark or a backslash through")
     return json.dumps(schema) if changed else text
 
 

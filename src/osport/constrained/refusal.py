@@ -1,11 +1,18 @@
-"""The error for a keyword that an engine would not enforce, with its place kept for those who repair it."""
+"""The errors for a keyword that an engine would not enforce, with its place kept for those who repair it."""
 
 from __future__ import annotations
 
 from osport.constrained.schema import NodePath, json_path
 from osport.errors import UnsupportedFeature
 
-__all__ = ["KeywordRefused"]
+__all__ = ["KeywordRefused", "Misread"]
+
+
+class Misread(Exception):
+    """A schema that llguidance would read wrongly, whatever the words; never leaves this package."""
+
+    def __init__(self, keyword: str, why: str) -> None:
+        super().__init__(f"{keyword} would be misread: {why}")
 
 
 class KeywordRefused(UnsupportedFeature):

@@ -7,6 +7,7 @@ written otherwise stays where it is, so that the engine refuses it by name.
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -214,10 +215,9 @@ class Rewriting:
         # ``exact``: which optional ones are there, and no other; the last cell of an open end: at least these.
         cells: list[Any] = []
         if most is None and least <= len(optional):
-            cells += [
-                {"required": list(some)}
-                for some in itertools.islice(itertools.combinations(optional, least), MAX_BRANCHES)
-            ]
+            if math.comb(len(optional), least) > MAX_BRANCHES:
+                return None
+            cells += [{"required": list(some)} for some in itertools.combinations(optional, least)]
         closed = node.get("additionalProperties") is False and not node.get("patternProperties")
         bounds = {key: node[key] for key in ("minProperties", "maxProperties") if key in node}
         for count in exact:

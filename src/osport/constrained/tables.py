@@ -41,6 +41,8 @@ class Table:
     """Whether it takes no property that may be left out."""
     most_items_asked: int | None = None
     """The largest ``minItems`` that it takes; None: any."""
+    largest_multiple: int | None = None
+    """The largest ``multipleOf`` that it enforces; None: any."""
     recursive: bool = True
     """Whether a definition may lead back to itself."""
     object_at_root: bool = False
@@ -69,8 +71,11 @@ class Table:
                 yield word, "it drops it on numbers that need not be integers"
         if "format" in enforced & set(rules) and rules["format"] not in self.formats:
             yield "format", f"it enforces only {', '.join(sorted(self.formats)) or 'none'} exactly"
-        if "multipleOf" in enforced & set(rules) and BOUNDS & set(rules):
-            yield "multipleOf", "it drops it beside bounds"
+        if "multipleOf" in enforced & set(rules):
+            if BOUNDS & set(rules):
+                yield "multipleOf", "it drops it beside bounds"
+            elif self.largest_multiple is not None and rules["multipleOf"] > self.largest_multiple:
+                yield "multipleOf", f"it drops those above {self.largest_multiple}"
         if "pattern" in enforced & set(rules):
             if LENGTHS & set(rules) or "format" in rules:
                 yield "pattern", "it reads either the pattern or the lengths"
@@ -122,6 +127,7 @@ TABLES = {
         # Its other formats take a 30th of February, or leave out an upper-case letter.
         frozenset({"uuid"}),
         strict=True,
+        largest_multiple=1024,
     ),
     # Source: probes of outlines-core 0.2.14.
     "outlines": Table(
