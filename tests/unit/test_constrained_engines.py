@@ -47,6 +47,7 @@ PROBES = {
     "number bounds": ({"type": "number", "minimum": 0, "exclusiveMaximum": 1}, [0, 0.5], [1, -0.5, 7]),
     "number": ({"type": "number"}, [0, 1.5, -2], ["a", None]),
     "multipleOf": ({"type": "integer", "multipleOf": 5}, [0, 15], [3]),
+    "multipleOf, large": ({"type": "integer", "multipleOf": 1500}, [0, 1500], [7, 500]),
     "multipleOf and bounds": ({"type": "integer", "minimum": 3, "multipleOf": 2}, [4], [2, 5]),
     "type": ({"type": ["integer", "null"]}, [1, None], ["a", 1.5]),
     "enum": ({"enum": ["a", 1, None]}, ["a", 1, None], ["b", 2]),

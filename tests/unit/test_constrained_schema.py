@@ -167,3 +167,80 @@ def test_a_relative_id_is_joined_once():
     assert output.verify("1") == 1
     with pytest.raises(ConstraintViolated):
         output.verify('"a"')
+
+
+DRAFT2019 = "https://json-schema.org/draft/2019-09/schema"
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"$schema": DRAFT2019, "type": "array", "items": {"$recursiveRef": "#"}},
+        {"$schema": DRAFT2019, "$recursiveAnchor": True, "type": "array", "items": {"$recursiveRef": "#"}},
+        {"$dynamicAnchor": "node", "type": "array", "items": {"$dynamicRef": "#node"}},
+        {"type": "array", "items": {"$dynamicRef": "#node"}, "$defs": {"a": {"$anchor": "node", "$ref": "#"}}},
+    ],
+)
+def test_a_dynamic_reference_in_one_schema_is_a_plain_one(schema):
+    output = ConstrainedOutput.json_schema(schema)
+    matcher = output.matcher()
+    for text, good in (("[]", True), ("[[],[[]]]", True), ("[1]", False), ("[[1]]", False)):
+        assert matcher.accepts(text) == good, text
+        assert ([row.status for row in output.support("llguidance")]) == ["exact"] * len(output.support("llguidance"))
+    with pytest.raises(ConstraintViolated):
+        output.verify("[1]")
+
+
+@pytest.mark.parametrize(
+    ("schema", "keyword"),
+    [
+        ({"$schema": DRAFT2019, "$id": "http://a.org/b", "$recursiveAnchor": True, "type": "array",
+          "items": {"$recursiveRef": "#"}, "$defs": {"c": {"$id": "c", "$recursiveAnchor": True}}}, "$recursiveRef"),
+        ({"$id": "http://a.org/b", "$dynamicAnchor": "n", "items": {"$dynamicRef": "#n"},
+          "$defs": {"c": {"$id": "c", "$dynamicAnchor": "n"}}}, "$dynamicRef"),
+    ],
+)  # fmt: skip
+def test_a_dynamic_reference_among_several_schemas_is_refused(schema, keyword):
+    with pytest.raises(UnsupportedFeature, match=f"\\{keyword} at \\$\\.items"):
+        ConstrainedOutput.json_schema(schema).matcher()
+
+
+def test_a_grammar_that_fails_within_the_first_object_is_refused():
+    names = [f"p{at}" for at in range(25)]
+    schema = {"type": "object", "properties": {name: {"type": "string"} for name in names}, "not": {"required": names}}
+    with pytest.raises(UnsupportedFeature, match="Current row") as caught:
+        ConstrainedOutput.json_schema(schema).matcher()
+    assert len(str(caught.value)) < 400
+
+
+def test_a_number_of_properties_is_not_cut_short():
+    properties = {f"p{at}": {"type": "integer"} for at in range(13)}
+    schema = {"type": "object", "properties": properties, "additionalProperties": False, "minProperties": 2}
+    with pytest.raises(UnsupportedFeature, match="minProperties"):
+        ConstrainedOutput.json_schema(schema).matcher()
+    del properties["p11"], properties["p12"]
+    matcher = ConstrainedOutput.json_schema(schema).matcher()
+    assert matcher.accepts('{"p9":1,"p10":2}')
+    assert not matcher.accepts('{"p9":1}')
+
+
+@pytest.mark.parametrize(
+    "between", [{"anyOf": [{"type": "object"}]}, {"$ref": "#/$defs/x"}, {"enum": [{"a": 1}, {"b": 1}]}]
+)
+@pytest.mark.parametrize("turned", [False, True])
+def test_patterns_for_names_are_known_to_the_rule_for_others(between, turned):
+    patterns, others = {"patternProperties": {"^a": {}}}, {"additionalProperties": False}
+    first, last = (others, patterns) if turned else (patterns, others)
+    matcher = ConstrainedOutput.json_schema({**first, **between, **last, "$defs": {"x": {}}}).matcher()
+    assert matcher.accepts('{"a":1}')
+    assert not matcher.accepts('{"b":1}')
+
+
+def test_a_definition_that_allows_nothing_does_not_forbid_the_rest():
+    nothing = {"allOf": [{"type": "string", "pattern": "^a$"}, {"type": "string", "pattern": "^b$"}]}
+    schema = {"properties": {"a": {"$ref": "#/$defs/x"}, "b": {"type": "integer"}}, "$defs": {"x": nothing}}
+    matcher = ConstrainedOutput.json_schema({"type": "object", **schema}).matcher()
+    assert matcher.accepts('{"b":1}')
+    assert not matcher.accepts('{"a":"a"}')
+    with pytest.raises(UsageError, match="no value can conform"):
+        ConstrainedOutput.json_schema({"type": "object", **schema, "required": ["a"]}).matcher()

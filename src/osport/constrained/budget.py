@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 from osport.constrained.bundle import bundled, endless_reference
@@ -43,21 +43,24 @@ def without_impossible(bundle: Mapping[str, Any]) -> dict[str, Any]:
     """The bundle with ``false`` for each reference to what no finite value meets: an engine may refuse all for one."""
     lengths = Lengths(bundle)
     lengths.of_the_root()
-    impossible = {f"#/$defs/{name}" for name, rule in lengths.definitions.items() if lengths.of(rule) == math.inf}
-    if not impossible:
-        return dict(bundle)
+    impossible = {name for name, rule in lengths.definitions.items() if lengths.of(rule) == math.inf}
+    return without_definitions(bundle, impossible) if impossible else dict(bundle)
+
+
+def without_definitions(bundle: Mapping[str, Any], names: Container[str]) -> dict[str, Any]:
+    """The bundle with ``false`` for each reference to some definitions."""
 
     def pruned(node: Any) -> Any:
         if isinstance(node, list):
             return [pruned(item) for item in node]
         if not isinstance(node, dict):
             return node
-        if isinstance(node.get("$ref"), str) and node["$ref"] in impossible:
+        if isinstance(node.get("$ref"), str) and node["$ref"].removeprefix("#/$defs/") in names:
             return False
         return {word: value if word in ("const", "enum") else pruned(value) for word, value in node.items()}
 
-    found = pruned(lengths.root)
-    kept = {name: pruned(rule) for name, rule in lengths.definitions.items() if f"#/$defs/{name}" not in impossible}
+    found = pruned({word: value for word, value in bundle.items() if word != "$defs"})
+    kept = {name: pruned(rule) for name, rule in bundle.get("$defs", {}).items() if name not in names}
     return {**({"not": {}} if found is False else found), **({"$defs": kept} if kept else {})}
 
 

@@ -10,17 +10,18 @@ from typing import Any
 
 from attrs import frozen
 
-from osport.constrained.budget import without_impossible
+from osport.constrained.budget import without_definitions, without_impossible
 from osport.constrained.bundle import bundled, endless_reference
 from osport.constrained.faults import (
     needs_newer_words,
+    with_exact_formats,
     with_names_together,
     with_safe_classes,
     with_uri_spelt_out,
 )
-from osport.constrained.safe_numbers import with_safe_numbers
 from osport.constrained.refusal import KeywordRefused, Misread
 from osport.constrained.rewrite import rewritten
+from osport.constrained.safe_numbers import with_safe_numbers
 from osport.constrained.schema import NodePath, json_path, shortened, walk
 from osport.core.types import Constraint
 from osport.errors import MissingDependency, UnsupportedFeature, UsageError
@@ -35,6 +36,7 @@ WHITESPACE = '"x-guidance": {"whitespace_flexible": false}'
 MAX_PLACES = 12
 
 UNSATISFIABLE = "Unsatisfiable schema"
+IN_DEFINITION = re.compile(r"while processing \S*#/\$defs/(\w+)")
 # What llguidance says when it refuses, and the keyword that it means.
 BOUND = re.compile(r"minimum|maximum|multipleOf|(?:min|max)(?:Length|Items|Properties)|patternProperties")
 REFUSALS = (
@@ -137,10 +139,19 @@ def attempt(text: str) -> tuple[Taken | None, str]:
         return None, reason
     if endless_reference(bundle):
         return None, reason
-    other = rewritten(without_impossible(bundle))
-    if other == {"not": {}}:
-        return None, f"{UNSATISFIABLE}: all values are forbidden"
-    return compiled(json.dumps(other))
+    return attempt_rewritten(rewritten(without_impossible(bundle)))
+
+
+def attempt_rewritten(schema: dict[str, Any]) -> tuple[Taken | None, str]:
+    """A bundle in other words; a definition that turns out to allow nothing is false wherever it is referred to."""
+    while True:
+        if schema == {"not": {}}:
+            return None, f"{UNSATISFIABLE}: all values are forbidden"
+        found, reason = compiled(json.dumps(schema))
+        empty = IN_DEFINITION.search(reason) if reason.startswith(UNSATISFIABLE) else None
+        if empty is None or empty[1] not in schema.get("$defs", {}):
+            return found, reason
+        schema = without_definitions(schema, {empty[1]})
 
 
 def compiled(schema: str) -> tuple[Taken | None, str]:
@@ -150,13 +161,19 @@ def compiled(schema: str) -> tuple[Taken | None, str]:
     is refused before.
     """
     try:
-        schema = with_safe_numbers(with_names_together(with_safe_classes(schema)))
+        schema = with_safe_numbers(with_names_together(with_safe_classes(with_exact_formats(schema))))
     except Misread as error:
         return None, str(error)
     grammar = f'{{"grammars":[{{"json_schema":{with_options(schema)}}}]}}'
     matcher = import_llguidance().LLMatcher(byte_tokenizer(), grammar, log_level=0)
     if matcher.is_error():
         return None, plain(matcher.get_error())
+    # Some schemas compile and fail in the first value that is not scalar.
+    for opening in b"{[":
+        probe = matcher.deep_copy()
+        probe.try_consume_tokens([opening])
+        if probe.is_error():
+            return None, plain(probe.get_error())
     return Taken(schema, grammar, matcher), ""
 
 
@@ -223,8 +240,9 @@ def refusal_of(lark: str) -> str:
 
 
 def plain(refusal: str) -> str:
-    """A refusal without the grammar that llguidance quotes in it."""
-    return refusal.split("failed to compile JSON schema: ")[-1].split("\n   1 |")[0].split("\n   2 |")[0].strip()
+    """A refusal without the grammar or the state that llguidance quotes in it."""
+    reason = refusal.split("failed to compile JSON schema: ")[-1]
+    return reason.split("\n   1 |")[0].split("\n   2 |")[0].split("\n<state>")[0].strip()
 
 
 def refused(schema: dict[str, Any] | bool, reason: str) -> KeywordRefused | UsageError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,7 +9,7 @@ from attrs import field, frozen
 
 from osport.constrained.formats import CHECKER
 from osport.constrained.keywords import NEWEST
-from osport.constrained.patterns import with_safe_patterns
+from osport.constrained.patterns import matches, with_safe_patterns
 from osport.constrained.values import ALL_TYPES, same, type_of
 
 __all__ = ["View", "disjoint", "is_valid", "view"]
@@ -37,7 +36,7 @@ class View:
         rules = []
         for node in self.conjuncts:
             own = [node["properties"][name]] if name in node.get("properties", {}) else []
-            own += [rule for pattern, rule in node.get("patternProperties", {}).items() if re.search(pattern, name)]
+            own += [rule for pattern, rule in node.get("patternProperties", {}).items() if matches(pattern, name)]
             rules += own or [node.get("additionalProperties", True)]
         return [rule for rule in rules if rule is not True]
 

@@ -6,7 +6,7 @@ import json
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from osport.constrained.dialects import HEADER, import_llguidance, lark_of_schema, taken, to_llguidance
+from osport.constrained.dialects import HEADER, import_llguidance, lark_of_schema, plain, taken, to_llguidance
 from osport.constrained.protocol import Compiled, Matcher
 from osport.constrained.thoughts import behind_thought
 from osport.constrained.vocabulary import BYTES, Vocabulary
@@ -67,11 +67,17 @@ class _LlguidanceMatcher:
 
     def fill(self, bits: NDArray[np.int32]) -> None:
         self._matcher.unsafe_compute_mask_ptr(bits.ctypes.data, bits.nbytes)
-        if self._matcher.is_error():
-            raise BackendError(f"the constraint failed midway: {self._matcher.get_error()}")
+        self._raise_fault()
 
     def advance(self, token: int) -> bool:
-        return bool(self._matcher.consume_token(token))
+        taken = self._matcher.try_consume_tokens([token])
+        self._raise_fault()
+        return bool(taken)
+
+    def _raise_fault(self) -> None:
+        """A token that the form forbids is no fault."""
+        if self._matcher.is_error():
+            raise BackendError(f"the constraint failed midway: {plain(self._matcher.get_error())}")
 
     def forced(self) -> bytes:
         return bytes(self._matcher.compute_ff_bytes())

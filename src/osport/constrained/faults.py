@@ -5,6 +5,7 @@ r"""Schemas that llguidance (seen in 1.9.1) reads wrongly, written so that it re
   ``\\`` in, though it excludes the quotation mark or the backslash: ``[^"]``, ``[^\\]``. Without NUL it is right.
 * ``$recursiveRef`` is dropped outside draft 2019-09.
 * ``patternProperties`` and ``additionalProperties`` do not know of each other with an applicator between them.
+* Of some formats it takes too much: a 29th of February in any year, names that are too long, hosts of future kinds.
 * ``format: uri`` does not compile in the llguidance inside some servers, which then answer unconstrained.
 
 Those of numbers: :mod:`osport.constrained.safe_numbers`.
@@ -20,7 +21,7 @@ from osport.constrained.patterns import safe_pattern
 from osport.constrained.refusal import Misread
 from osport.constrained.schema import walk
 
-__all__ = ["needs_newer_words", "with_names_together", "with_safe_classes", "with_uri_spelt_out"]
+__all__ = ["needs_newer_words", "with_exact_formats", "with_names_together", "with_safe_classes", "with_uri_spelt_out"]
 
 APPLICATORS = ("$ref", "allOf", "anyOf", "const", "enum", "oneOf", "not", "if")
 
@@ -90,6 +91,36 @@ def with_safe_classes(text: str) -> str:
     return json.dumps(schema) if changed else text
 
 
+# What says of a format what llguidance does not: instead of the format, or beside it.
+INSTEAD = {name: {"pattern": f"^(?:{PATTERNS[name]})$"} for name in ("date", "date-time", "email")}
+BESIDE: dict[str, dict[str, Any]] = {"hostname": {"maxLength": 253}, "uri": {"pattern": r"^(?:[^\[]|\[[^v])*$"}}
+
+
+def with_exact_formats(text: str) -> str:
+    """The schema's text with the formats of which llguidance takes too much as osport verifies them."""
+    if '"format"' not in text:
+        return text
+    schema = json.loads(text)
+    changed = False
+    for _, node in list(walk(schema)):
+        if not isinstance(node, dict) or not isinstance(name := node.get("format"), str):
+            continue
+        if name in INSTEAD or name in BESIDE:
+            changed = True
+            if name in INSTEAD:
+                del node["format"]
+            add(node, INSTEAD.get(name) or BESIDE[name])
+    return json.dumps(schema) if changed else text
+
+
+def add(node: dict[str, Any], rule: dict[str, Any]) -> None:
+    """Make a node demand one more thing."""
+    if node.keys().isdisjoint((*rule, "$ref")):
+        node |= rule
+    else:
+        node["allOf"] = [*node.get("allOf", ()), rule]
+
+
 def with_uri_spelt_out(text: str) -> str:
     """The schema's text with osport's own pattern for the format ``uri``, less the hosts in brackets."""
     if '"uri"' not in text:
@@ -99,9 +130,5 @@ def with_uri_spelt_out(text: str) -> str:
         if isinstance(node, dict) and node.get("format") == "uri":
             del node["format"]
             # Which of those are IPv6 addresses the pattern does not say, and a mask must not allow too much.
-            uri = {"pattern": f"^(?:{PATTERNS['uri'].replace(BRACKETED, '')})$"}
-            if "pattern" in node or "$ref" in node:
-                node["allOf"] = [*node.get("allOf", ()), uri]
-            else:
-                node |= uri
+            add(node, {"pattern": f"^(?:{PATTERNS['uri'].replace(BRACKETED, '')})$"})
     return json.dumps(schema)

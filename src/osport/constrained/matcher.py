@@ -23,9 +23,15 @@ class OutputMatcher:
         return self._compiled.start()
 
     def accepts(self, text: str | bytes) -> bool:
-        """Whether a whole answer from the beginning is allowed, whatever was advanced before."""
+        """Whether a whole answer from the beginning is allowed, whatever was advanced before.
+
+        Raises :class:`~osport.errors.BackendError` when the engine failed on the way.
+        """
         matcher = self._compiled.start()
-        data = text.encode() if isinstance(text, str) else text
+        try:
+            data = text.encode() if isinstance(text, str) else text
+        except UnicodeEncodeError:  # half a surrogate pair, which no token spells
+            return False
         return all(matcher.advance(token) for token in self._vocabulary.tokens_of(data)) and matcher.is_accepting
 
     def advance(self, data: bytes) -> bool:

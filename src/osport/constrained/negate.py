@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from osport.constrained.disjoint import View, view
+from osport.constrained.patterns import matches
 from osport.constrained.values import ALL_TYPES, same, type_of, unlike
 
 __all__ = ["Inexpressible", "negation"]
@@ -182,7 +182,7 @@ class Negation:
         if self.names is None:
             raise Inexpressible("patternProperties")
         pairs = [
-            (name, rule) for pattern, rule in value.items() for name in sorted(self.names) if re.search(pattern, name)
+            (name, rule) for pattern, rule in value.items() for name in sorted(self.names) if matches(pattern, name)
         ]
         return list(self.wrong_property(pairs))
 
@@ -193,7 +193,7 @@ class Negation:
             raise Inexpressible("additionalProperties")
         declared = set(node.get("properties", {}))
         patterns = node.get("patternProperties", {})
-        extra = [n for n in sorted(self.names - declared) if not any(re.search(pattern, n) for pattern in patterns)]
+        extra = [n for n in sorted(self.names - declared) if not any(matches(pattern, n) for pattern in patterns)]
         return list(self.wrong_property((name, value) for name in extra))
 
     def wrong_property(self, rules: Any) -> Iterator[Any]:

@@ -68,7 +68,7 @@ class ConstrainedOutput(Stage):
     target: Target | None = field(default=None, repr=False)
     hatches: tuple[Hatch, ...] = field(default=(), repr=False)
     unknown_formats: tuple[str, ...] = field(default=(), repr=False)
-    """The places of the formats that nobody can verify; the constraint goes without them."""
+    """The places of the formats and patterns that nobody can verify; the constraint goes without them."""
 
     def __attrs_post_init__(self) -> None:
         if self.on_unsupported not in get_args(OnUnsupported):
@@ -201,7 +201,7 @@ class ConstrainedOutput(Stage):
     def support(self, engine: Any) -> list[Support]:
         """Each constraining keyword of the schema with its place and its fate: exact, checked, refused or unknown.
 
-        ``unknown`` is a format that neither the engine nor osport verifies, see :attr:`notes`.
+        ``unknown`` is a format or a pattern that neither the engine nor osport verifies, see :attr:`notes`.
 
         ``engine``: ``llguidance``, ``xgrammar``, ``outlines``, ``llama.cpp-gbnf``, or a backend or model.
         Raises :class:`~osport.errors.UsageError` for an engine that osport does not know.
@@ -210,7 +210,8 @@ class ConstrainedOutput(Stage):
             return []
         rows = support_of(self.constraint.value, engine_of(engine), check=self.on_unsupported == "check")
         return rows + [
-            Support("format", path, "unknown", "osport has no definition of it") for path in self.unknown_formats
+            Support(place.rpartition(".")[2], place, "unknown", "osport cannot verify it")
+            for place in self.unknown_formats
         ]
 
     def prepare(self, request: Request, capabilities: Capabilities) -> Request:

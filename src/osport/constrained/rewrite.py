@@ -15,6 +15,7 @@ from typing import Any
 from osport.constrained.bundle import LISTS, MAPS, SINGLES
 from osport.constrained.disjoint import disjoint, view
 from osport.constrained.negate import Inexpressible, intersection, negation, union
+from osport.constrained.patterns import matches
 from osport.constrained.values import same
 
 __all__ = ["rewritten"]
@@ -147,7 +148,7 @@ class Rewriting:
         if pattern is None or "patternProperties" in node:
             return None
         rest = without(node, "propertyNames", "additionalProperties")
-        properties = {n: r if re.search(pattern, n) else False for n, r in node.get("properties", {}).items()}
+        properties = {n: r if matches(pattern, n) else False for n, r in node.get("properties", {}).items()}
         others = node.get("additionalProperties", True)
         if properties and others is not False:
             return None  # the pattern would also rule the declared names

@@ -5,7 +5,7 @@
 * An exclusive bound that is whole is let in where the other bound is less than one away: ``(0, 0.5]`` takes 0.
 * Two ``multipleOf`` on one number are multiplied in 32 bits; one with many digits takes minutes and gigabytes.
 * Minus nought is another number than nought.
-* Below a bound with two decimals and more, and among multiples of one, numbers with fewer are not taken: 3.9 below 3.99.
+* Below a bound with two decimals and more, and among multiples of one, it takes none with fewer: no 3.9 below 3.99.
 
 What the new bounds lose lies within the last of 15 digits of the old ones, or beyond 64 bits where the old ones do.
 """
@@ -17,14 +17,13 @@ import math
 import re
 from collections.abc import Iterable, Iterator
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal, localcontext
-from fractions import Fraction
 from typing import Any
 
 from osport.constrained.refusal import Misread
 from osport.constrained.tree import walk
-from osport.constrained.values import ALL_TYPES
+from osport.constrained.values import ALL_TYPES, is_multiple, type_of
 
-__all__ = ["is_multiple", "with_safe_numbers"]
+__all__ = ["with_safe_numbers"]
 
 # What a text must hold for any of the above to matter.
 DOUBTFUL = re.compile(
@@ -61,6 +60,10 @@ def with_safe_numbers(text: str) -> str:
             if word in node and not all(map(is_read_rightly, numbers_in(node[word]))):
                 raise Misread(word, "a number with more digits than it reads")
         with_safe_bounds(node)
+        if "multipleOf" in node and "enum" in node:
+            # It computes in doubles whether there is a multiple at all.
+            step = node.pop("multipleOf")
+            node["enum"] = [value for value in node["enum"] if type_of(value) != "number" or is_multiple(value, step)]
     lows = sorted({node[word] for node in nodes for word in ("minimum", "exclusiveMinimum") if word in node})
     highs = sorted({node[word] for node in nodes for word in ("maximum", "exclusiveMaximum") if word in node})
     for node in nodes:
@@ -85,7 +88,7 @@ def numbers_in(value: Any) -> Iterator[int | float]:
 
 
 def is_read_rightly(number: int | float) -> bool:
-    """Whether llguidance finds the number that the text means: it divides the digits by a power of ten, both doubles."""
+    """Whether llguidance finds the number that the text means: the digits by a power of ten, both as doubles."""
     if isinstance(number, int):
         return abs(number) <= WHOLE or (abs(number) <= LARGEST_DOUBLE and int(float(number)) == number)
     _, digits, exponent = Decimal(repr(number)).as_tuple()
@@ -195,12 +198,3 @@ def coarser(step: Decimal) -> list[float]:
     found = {place: math.lcm(digits, 10 ** (places - place)) for place in range(1, min(MAX_SPELLINGS, places))}
     steps = {place: lcm for place, lcm in found.items() if lcm != 10 ** (places - place) and digits <= MAX_DIGITS}
     return [float(Decimal(lcm).scaleb(-places)) for lcm in steps.values()]
-
-
-def is_multiple(value: int | float, of: int | float) -> bool:
-    """Whether a number is a multiple of another by their decimal digits, in which 0.3 is one of 0.1."""
-    return exact(value) % exact(of) == 0
-
-
-def exact(number: int | float) -> Fraction:
-    return Fraction(number) if isinstance(number, int) else Fraction(repr(number))

@@ -22,7 +22,7 @@ from osport.constrained.keywords import (
     misspelt,
     well_shaped,
 )
-from osport.constrained.patterns import with_safe_patterns
+from osport.constrained.patterns import is_readable, with_safe_patterns
 from osport.constrained.references import check_references, refers_to_itself
 from osport.constrained.tree import NodePath, Schema, json_path, walk
 from osport.errors import UnsupportedFeature, UsageError
@@ -38,13 +38,15 @@ __all__ = [
 
 MAX_BYTES = 2_000_000
 MAX_DEPTH = 100
+# What ECMA 262 takes in a pattern and neither Python nor llguidance may read.
+OF_ECMA = re.compile(r"\\[pP]\{|\\c|\\u\{|\[\^?\]|\(\?<|\\k<")
 
 
 @frozen
 class CheckedSchema:
     """A schema that was found in order: its own copy, its draft, and what in it constrains nothing.
 
-    ``unknown_formats``: the places of formats that nobody can verify; they are left out of ``schema``.
+    ``unknown_formats``: the places of formats and patterns that nobody can verify; they are left out of ``schema``.
     """
 
     schema: Schema
@@ -66,7 +68,7 @@ def checked(schema: Schema, *, unknown_formats: str = "refuse") -> CheckedSchema
     Raises :class:`~osport.errors.UsageError` with the path for what is no schema, for a misspelt
     keyword, for one of another draft than ``$schema`` says, for a ``$ref`` that leads nowhere or out
     of the document, for a pattern that does not compile; :class:`~osport.errors.UnsupportedFeature`
-    for a format that cannot be verified, unless ``unknown_formats`` is ``drop``. Without ``$schema`` the
+    for a format or a pattern that cannot be verified, unless ``unknown_formats`` is ``drop``. Without ``$schema`` the
     newest draft that knows all words is taken.
     """
     if schema is False:
@@ -101,13 +103,12 @@ def checked(schema: Schema, *, unknown_formats: str = "refuse") -> CheckedSchema
                 doubtful = doubtful or keyword in EVER_CONSTRAINING or keyword in ANNOTATIONS
         refers = refers or "$ref" in node or "$dynamicRef" in node or "$recursiveRef" in node
         if "pattern" in node or "patternProperties" in node or "format" in node:
-            unverifiable = check_strings(path, node)
-            if unverifiable is not None and unknown_formats != "drop":
-                raise unverifiable
-            if unverifiable is not None:
+            for keyword, unverifiable in list(check_strings(path, node)):
+                if unknown_formats != "drop":
+                    raise unverifiable
                 notes.append(f"{unverifiable.feature} is enforced and verified by nobody")
-                unknown.append((*path, "format"))
-                del node["format"]
+                unknown.append((*path, keyword))
+                del node[keyword]
     if doubtful:
         draft = fitting_draft(own, draft)
         check_form(own, draft)
@@ -168,26 +169,39 @@ def check_words(strange: list[tuple[NodePath, str]], draft: Any) -> Iterator[str
         yield f"{keyword} at {json_path(path)} is no keyword of JSON Schema and constrains nothing"
 
 
-def check_strings(path: NodePath, node: Mapping[str, Any]) -> UnsupportedFeature | None:
-    """Refuse a pattern that does not compile; the error for a format that could not be verified."""
+def check_strings(path: NodePath, node: Mapping[str, Any]) -> Iterator[tuple[str, UnsupportedFeature]]:
+    """Refuse a pattern that is none; the keywords of a node that could not be verified, each with the error for it."""
     patterns = [((*path, "pattern"), node["pattern"])] if "pattern" in node else []
     if isinstance(node.get("patternProperties"), dict):
         patterns += [((*path, "patternProperties", pattern), pattern) for pattern in node["patternProperties"]]
     for place, pattern in patterns:
-        try:
-            re.compile(pattern)
-        except (re.error, TypeError, OverflowError, RecursionError) as error:
-            raise UsageError(f"{json_path(place)}: {pattern!r} is no regular expression: {error}") from error
+        if isinstance(pattern, str) and is_readable(pattern):
+            continue
+        if not isinstance(pattern, str) or not OF_ECMA.search(pattern):
+            why = "not a text"
+            try:
+                re.compile(pattern)
+            except (re.error, TypeError, OverflowError, RecursionError) as error:
+                why = str(error)
+            raise UsageError(f"{json_path(place)}: {pattern!r} is no regular expression: {why}")
+        unread = UnsupportedFeature(
+            f"the pattern {shortened(pattern, 40)!r} at {json_path(place)}", "osport", reason="it could not be verified"
+        )
+        if "patternProperties" in place[len(path) :]:
+            raise unread
+        yield "pattern", unread
     name = node.get("format")
     kinds = node.get("type", "string")
     says_something = "string" in ([kinds] if isinstance(kinds, str) else kinds)
-    if not isinstance(name, str) or name in CHECKER.checkers or not says_something:
-        return None
-    return UnsupportedFeature(
-        f"the format {shortened(name, 40)!r} at {json_path((*path, 'format'))}",
-        "osport",
-        reason=f"it could not be verified; known formats: {', '.join(sorted(CHECKER.checkers))}",
-    )
+    if isinstance(name, str) and name not in CHECKER.checkers and says_something:
+        yield (
+            "format",
+            UnsupportedFeature(
+                f"the format {shortened(name, 40)!r} at {json_path((*path, 'format'))}",
+                "osport",
+                reason=f"it could not be verified; known formats: {', '.join(sorted(CHECKER.checkers))}",
+            ),
+        )
 
 
 def shortened(text: str, limit: int = 300) -> str:

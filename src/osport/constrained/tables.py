@@ -9,6 +9,7 @@ from typing import Any
 from attrs import evolve, frozen
 
 from osport.constrained.keywords import ANNOTATIONS, EVER_CONSTRAINING
+from osport.constrained.patterns import matches
 from osport.constrained.values import has_type
 
 __all__ = ["TABLES", "Table"]
@@ -96,7 +97,7 @@ class Table:
         patterns = rules.get("patternProperties", {})
         if not all(NAIVE_PATTERN.search(pattern) for pattern in patterns):
             yield "patternProperties", "it takes every pattern for an anchored one"
-        if len(patterns) > 1 or any(re.search(p, name) for p in patterns for name in rules.get("properties", {})):
+        if len(patterns) > 1 or any(matches(p, name) for p in patterns for name in rules.get("properties", {})):
             yield "patternProperties", "it drops what overlaps"
 
 

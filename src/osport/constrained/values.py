@@ -5,9 +5,10 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from fractions import Fraction
 from typing import Any
 
-__all__ = ["ALL_TYPES", "has_type", "other_strings", "same", "type_of", "unlike"]
+__all__ = ["ALL_TYPES", "has_type", "is_multiple", "other_strings", "same", "type_of", "unlike"]
 
 ALL_TYPES = frozenset({"array", "boolean", "null", "number", "object", "string"})
 
@@ -42,6 +43,15 @@ def same(one: Any, other: Any) -> bool:
     if isinstance(one, list | tuple):
         return len(one) == len(other) and all(map(same, one, other))
     return bool(one == other)
+
+
+def is_multiple(value: int | float, of: int | float) -> bool:
+    """Whether a number is a multiple of another by their decimal digits, in which 0.3 is one of 0.1."""
+    return exact(value) % exact(of) == 0
+
+
+def exact(number: int | float) -> Fraction:
+    return Fraction(number) if isinstance(number, int) else Fraction(repr(number))
 
 
 def unlike(kind: str, values: Sequence[Any], negate: Callable[[Any], Any]) -> list[Any]:
