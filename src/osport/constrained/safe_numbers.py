@@ -1,7 +1,7 @@
 """Numbers that llguidance (seen in 1.9.1) reads wrongly, written so that it reads them rightly.
 
 * It reads every number as a double, so a whole number beyond 2**53 may become another one, or lose its ``exclusive``;
-  and it reads one of 16 and more digits with a last place that may be wrong.
+  and the last place of one with 16 and more digits may be wrong.
 * An exclusive bound that is whole is let in where the other bound is less than one away: ``(0, 0.5]`` takes 0.
 * Two ``multipleOf`` on one number are multiplied in 32 bits; one with many digits takes minutes and gigabytes.
 * Minus nought is another number than nought.
@@ -88,14 +88,18 @@ def numbers_in(value: Any) -> Iterator[int | float]:
 
 
 def is_read_rightly(number: int | float) -> bool:
-    """Whether llguidance finds the number that the text means: the digits by a power of ten, both as doubles."""
+    """Whether llguidance finds the number that the text means: the digits by a power of ten, both as doubles.
+
+    Of more than 15 digits it may write others than Python.
+    """
     if isinstance(number, int):
         return abs(number) <= WHOLE or (abs(number) <= LARGEST_DOUBLE and int(float(number)) == number)
-    _, digits, exponent = Decimal(repr(number)).as_tuple()
+    _, digits, exponent = Decimal(repr(number)).normalize().as_tuple()
     read, power = float(int("".join(map(str, digits)))), int(exponent)
     if power < -MAX_POWER:
         read, power = read / 10.0**MAX_POWER, power + MAX_POWER
-    return bool(read * 10.0**power == abs(number) if power > 0 else read / 10.0**-power == abs(number))
+    found = read * 10.0**power if power > 0 else read / 10.0**-power
+    return len(digits) <= DIGITS and found == abs(number)
 
 
 def check_multiples(multiples: Iterable[int | float], *, meeting: bool) -> None:
@@ -143,7 +147,10 @@ def inside(bound: int | float, *, upwards: bool, strict: bool) -> int | float:
     if bound >= LARGEST_DOUBLE:
         raise Misread("minimum", "a bound beyond 64 bits")
     near = float(bound)
-    return int(math.nextafter(near, math.inf)) if near < bound or (strict and near == bound) else int(near)
+    # It takes a double for its value among integers, and for its shortest digits and noughts among numbers.
+    while (least := min(int(near), int(Decimal(repr(near))))) < bound or (strict and least == bound):
+        near = math.nextafter(near, math.inf)
+    return int(near)
 
 
 def between(low: int | float, highs: Iterable[int | float]) -> int | float | None:
