@@ -166,7 +166,7 @@ def test_a_multiple_that_would_explode_or_overflow_is_refused_by_name(schema):
 
 
 def test_a_whole_number_that_is_no_double_is_refused_by_name():
-    for word, value in (("const", 2**53 + 1), ("enum", [1, {"a": [2**53 + 1]}]), ("const", 10**30)):
+    for word, value in (("const", 2**53 + 1), ("enum", [1, {"a": [2**53 + 1]}]), ("const", 10**30), ("enum", [1e20])):
         with pytest.raises(UnsupportedFeature, match=f"the keyword {word} at"):
             ConstrainedOutput.json_schema({word: value}).matcher()
 

@@ -92,14 +92,16 @@ def is_read_rightly(number: int | float) -> bool:
 
     Of more than 15 digits it may write others than Python.
     """
+    if abs(number) > LARGEST_DOUBLE:
+        return False  # among integers it would be the largest of 64 bits
     if isinstance(number, int):
-        return abs(number) <= WHOLE or (abs(number) <= LARGEST_DOUBLE and int(float(number)) == number)
+        return abs(number) <= WHOLE or int(float(number)) == number
     _, digits, exponent = Decimal(repr(number)).normalize().as_tuple()
     read, power = float(int("".join(map(str, digits)))), int(exponent)
     if power < -MAX_POWER:
         read, power = read / 10.0**MAX_POWER, power + MAX_POWER
     found = read * 10.0**power if power > 0 else read / 10.0**-power
-    return len(digits) <= DIGITS and found == abs(number)
+    return len(digits) <= DIGITS and bool(found == abs(number))
 
 
 def check_multiples(multiples: Iterable[int | float], *, meeting: bool) -> None:
