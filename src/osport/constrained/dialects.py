@@ -43,6 +43,7 @@ REFUSALS = (
     (re.compile(r"^(\S+) would be misread"), lambda m: m[1]),
     (re.compile(r'Unimplemented keys: \["([^"]+)"'), lambda m: m[1]),
     (re.compile(r"oneOf constraints are not supported"), lambda m: "oneOf"),
+    (re.compile(r"patternProperty regex"), lambda m: "patternProperties"),
     (re.compile(r"min/maxProperties only supported"), lambda m: "minProperties"),
     (re.compile(r"circular references"), lambda m: "$ref"),
     (re.compile(r"Unknown format"), lambda m: "format"),
