@@ -165,10 +165,18 @@ def test_a_multiple_that_would_explode_or_overflow_is_refused_by_name(schema):
     checked.matcher()
 
 
-def test_a_whole_number_that_is_no_double_is_refused_by_name():
-    for word, value in (("const", 2**53 + 1), ("enum", [1, {"a": [2**53 + 1]}]), ("const", 10**30), ("enum", [1e20])):
+def test_a_number_that_is_beyond_the_engine_is_refused_by_name():
+    large = [("const", 2**53 + 1), ("enum", [1, {"a": [2**53 + 1]}]), ("const", 10**30), ("enum", [1e20])]
+    for word, value in [*large, ("maximum", 1e20), ("minimum", -1e300)]:
         with pytest.raises(UnsupportedFeature, match=f"the keyword {word} at"):
             ConstrainedOutput.json_schema({word: value}).matcher()
+
+
+def test_bounds_with_no_double_between_them_are_refused_and_not_called_a_contradiction():
+    one = 2**53 + 1
+    for schema in ({"minimum": one, "maximum": one}, {"allOf": [{"minimum": one}, {"maximum": one}]}):
+        with pytest.raises(UnsupportedFeature, match="the keyword minimum at"):
+            ConstrainedOutput.json_schema({"type": "integer", **schema}).matcher()
 
 
 @settings(max_examples=60, deadline=None)

@@ -7,7 +7,7 @@
 * Minus nought is another number than nought.
 * Below a bound with two decimals and more, and among multiples of one, it takes none with fewer: no 3.9 below 3.99.
 
-What the new bounds lose lies within the last of 15 digits of the old ones, or beyond 64 bits where the old ones do.
+What the new bounds lose lies within the last of 15 digits of the old ones, or between those of 63 and of 64 bits.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal, localcontext
 from typing import Any
 
@@ -55,23 +55,25 @@ def with_safe_numbers(text: str) -> str:
     schema = json.loads(text, parse_float=lambda number: float(number) or 0)
     nodes = [node for _, node in walk(schema) if isinstance(node, dict)]
     check_multiples([node["multipleOf"] for node in nodes if "multipleOf" in node], meeting=bool(MEETING.search(text)))
+    moved: dict[str, list[tuple[float, float]]] = {"minimum": [], "maximum": []}
     for node in nodes:
         for word in ("const", "enum"):
             if word in node and not all(map(is_read_rightly, numbers_in(node[word]))):
                 raise Misread(word, "a number with more digits than it reads")
-        with_safe_bounds(node)
+        with_safe_bounds(node, moved)
         if "multipleOf" in node and "enum" in node:
             # It computes in doubles whether there is a multiple at all.
             step = node.pop("multipleOf")
             node["enum"] = [value for value in node["enum"] if type_of(value) != "number" or is_multiple(value, step)]
-    lows = sorted({node[word] for node in nodes for word in ("minimum", "exclusiveMinimum") if word in node})
-    highs = sorted({node[word] for node in nodes for word in ("maximum", "exclusiveMaximum") if word in node})
+    lows, highs = sorted(set(moved["minimum"])), sorted(set(moved["maximum"]))
+    if any(low <= high and safe_low > safe_high for low, safe_low in lows for high, safe_high in highs):
+        raise Misread("minimum", "no double lies between two bounds")
     for node in nodes:
         low, high = node.get("exclusiveMinimum"), node.get("exclusiveMaximum")
-        if low is not None and (near := between(low, highs)):
+        if low is not None and (near := between(low, [safe for _, safe in highs])):
             del node["exclusiveMinimum"]
             node["minimum"] = max(above(low, near), node.get("minimum", -math.inf))
-        if high is not None and (near := between(-high, [-bound for bound in reversed(lows)])):
+        if high is not None and (near := between(-high, [-safe for _, safe in reversed(lows)])):
             del node["exclusiveMaximum"]
             node["maximum"] = min(-above(-high, near), node.get("maximum", math.inf))
     for node in nodes:
@@ -118,36 +120,43 @@ def check_multiples(multiples: Iterable[int | float], *, meeting: bool) -> None:
         raise Misread("multipleOf", "those of the schema could meet in one number, and their product is too large")
 
 
-def with_safe_bounds(node: dict[str, Any]) -> None:
-    """Replace switches by numbers, and bounds that are no doubles by the next inside that are."""
+def with_safe_bounds(node: dict[str, Any], moved: Mapping[str, list[tuple[float, float]]]) -> None:
+    """Replace switches by numbers, and bounds that are no doubles by the next inside that are.
+
+    ``moved`` gets each bound as it was and as it is, by ``minimum`` and ``maximum``.
+    """
     for bound, strict in (("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")):
         if isinstance(node.get(strict), bool) and node.pop(strict) and bound in node:
             node[strict] = node.pop(bound)
         for word in (bound, strict):
-            if word in node and not is_safe_bound(node[word]):
+            if word not in node:
+                continue
+            safe = given = node[word]
+            if not is_safe_bound(given):
                 safe = inside(node.pop(word), upwards=bound == "minimum", strict=word == strict)
                 best = max if bound == "minimum" else min
                 node[bound] = best(safe, node.get(bound, safe))
+            moved[bound].append((given, safe))
 
 
 def is_safe_bound(bound: int | float) -> bool:
     return bool(abs(bound) < WHOLE if bound == int(bound) else is_read_rightly(bound))
 
 
-def inside(bound: int | float, *, upwards: bool, strict: bool) -> int | float:
+def inside(bound: int | float, *, upwards: bool, strict: bool, word: str = "minimum") -> int | float:
     """A bound that llguidance reads rightly, as close as may be on the side that is let through."""
     if not upwards:
-        return -inside(-bound, upwards=True, strict=strict)
+        return -inside(-bound, upwards=True, strict=strict, word="maximum")
     if bound != int(bound):
         with localcontext(prec=DIGITS, rounding=ROUND_CEILING):
             safe = float(+Decimal(repr(bound)))
         if not is_read_rightly(safe):
-            raise Misread("minimum", "a bound with more digits than it reads")
+            raise Misread(word, "a bound with more digits than it reads")
         return safe
+    if bound >= LARGEST_DOUBLE or bound < -(2**64):
+        raise Misread(word, "a bound beyond 64 bits")
     if bound < -LARGEST_DOUBLE:
         return -LARGEST_DOUBLE
-    if bound >= LARGEST_DOUBLE:
-        raise Misread("minimum", "a bound beyond 64 bits")
     near = float(bound)
     # It takes a double for its value among integers, and for its shortest digits and noughts among numbers.
     while (least := min(int(near), int(Decimal(repr(near))))) < bound or (strict and least == bound):
