@@ -244,3 +244,17 @@ def test_a_definition_that_allows_nothing_does_not_forbid_the_rest():
     assert not matcher.accepts('{"a":"a"}')
     with pytest.raises(UsageError, match="no value can conform"):
         ConstrainedOutput.json_schema({"type": "object", **schema, "required": ["a"]}).matcher()
+
+
+@pytest.mark.parametrize("old", [{"$schema": DRAFT7}, {"dependencies": {}}, {"$schema": DRAFT2019}])
+def test_what_stands_beside_a_reference_counts_from_2019_on(old):
+    beside = {"$ref": "#/definitions/any", "type": "string"}
+    schema = {**old, "oneOf": [{"type": "number"}, beside], "definitions": {"any": {"maxItems": 9}}}
+    output = ConstrainedOutput.json_schema(schema)
+    if "2019" in str(old):
+        assert output.verify("1") == 1
+    else:
+        with pytest.raises(ConstraintViolated):
+            output.verify("1")
+    assert output.matcher().accepts("1") == ("2019" in str(old))
+    assert output.matcher().accepts("[]") == ("2019" not in str(old))

@@ -10,14 +10,11 @@ from typing import Any
 
 from osport.constrained.keywords import CONSTRAINING
 from osport.constrained.references import check_references, nodes_of, specification_of
+from osport.constrained.schema import ref_overrides
 from osport.constrained.tree import Schema
 
 __all__ = ["bundled", "endless_reference"]
 
-OVERRIDING_REF = frozenset({
-    "http://json-schema.org/draft-03/schema", "http://json-schema.org/draft-04/schema",
-    "http://json-schema.org/draft-06/schema", "http://json-schema.org/draft-07/schema",
-})  # fmt: skip
 LISTS = ("allOf", "anyOf", "oneOf", "prefixItems")
 MAPS = ("dependentSchemas", "patternProperties", "properties")
 SINGLES = (
@@ -34,9 +31,8 @@ def bundled(schema: Schema) -> dict[str, Any]:
     """The schema without annotations, ids and older spellings, and with its references under ``$defs``."""
     if isinstance(schema, bool):
         return {} if schema else {"not": {}}
-    draft = str(schema.get("$schema", "")).rstrip("#")
     bundle = Bundle(
-        overriding=draft in OVERRIDING_REF,
+        overriding=ref_overrides(schema),
         specification=specification_of(schema),
         embedded=any(path and ("$id" in node or "id" in node) for path, node in nodes_of(schema)),
     )

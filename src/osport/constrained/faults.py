@@ -3,6 +3,7 @@ r"""Schemas that llguidance (seen in 1.9.1) reads wrongly, written so that it re
 * ``additionalItems`` is dropped where an applicator stands between it and ``items``; its newer spelling is safe.
 * In a pattern for a JSON string, a class with all control characters (the line break may be missing) lets ``\"`` and
   ``\\`` in, though it excludes the quotation mark or the backslash: ``[^"]``, ``[^\\]``. Without NUL it is right.
+* What stands beside a ``$ref`` is heeded in all drafts; before 2019-09 it says nothing.
 * ``$recursiveRef`` is dropped outside draft 2019-09.
 * ``patternProperties`` and ``additionalProperties`` do not know of each other with an applicator between them.
 * Of some formats it takes too much: a 29th of February in any year, names that are too long, hosts of future kinds.
@@ -17,9 +18,10 @@ import json
 from typing import Any
 
 from osport.constrained.formats import BRACKETED, PATTERNS
+from osport.constrained.keywords import EVER_CONSTRAINING
 from osport.constrained.patterns import safe_pattern
 from osport.constrained.refusal import Misread
-from osport.constrained.schema import walk
+from osport.constrained.schema import ref_overrides, walk
 
 __all__ = ["needs_newer_words", "with_exact_formats", "with_names_together", "with_safe_classes", "with_uri_spelt_out"]
 
@@ -28,13 +30,16 @@ APPLICATORS = ("$ref", "allOf", "anyOf", "const", "enum", "oneOf", "not", "if")
 
 def needs_newer_words(text: str) -> bool:
     """Whether the schema's text must not be handed over in the words of an older draft."""
-    if '"additionalItems"' not in text and '"$recursiveRef"' not in text:
+    if not any(word in text for word in ('"additionalItems"', '"$recursiveRef"', '"$ref"')):
         return False
-    return any(
+    schema = json.loads(text)
+    nodes = [node for _, node in walk(schema) if isinstance(node, dict)]
+    if any(
         "$recursiveRef" in node or ("additionalItems" in node and not node.keys().isdisjoint(APPLICATORS))
-        for _, node in walk(json.loads(text))
-        if isinstance(node, dict)
-    )
+        for node in nodes
+    ):
+        return True
+    return any("$ref" in node and len(node.keys() & EVER_CONSTRAINING) > 1 for node in nodes) and ref_overrides(schema)
 
 
 def with_names_together(text: str) -> str:

@@ -33,6 +33,7 @@ __all__ = [
     "Schema",
     "checked",
     "json_path",
+    "ref_overrides",
     "walk",
 ]
 
@@ -141,6 +142,19 @@ def fitting_draft(schema: Schema, draft: Any) -> Any:
         if words <= constraining(older) and older(older.META_SCHEMA).is_valid(schema)
     )
     return next(fitting, draft)
+
+
+# Without a $schema, only these make a schema one of a draft in which a reference overrides what stands beside it.
+OLD_WORDS = re.compile(r'"(?:dependencies|divisibleBy|extends|disallow)"|"exclusiveM\w+": (?:true|false)')
+
+
+def ref_overrides(schema: Schema) -> bool:
+    """Whether the schema's draft reads nothing beside a ``$ref``."""
+    if isinstance(schema, dict) and "$schema" in schema:
+        draft = draft_of(schema)
+    else:
+        draft = fitting_draft(schema, NEWEST) if OLD_WORDS.search(json.dumps(schema)) else NEWEST
+    return draft not in (NEWEST, jsonschema.Draft201909Validator)
 
 
 def check_form(schema: Schema, draft: Any) -> None:
