@@ -19,6 +19,7 @@ from osport.constrained.faults import (
     with_safe_classes,
     with_uri_spelt_out,
 )
+from osport.constrained.patterns import TooSlow
 from osport.constrained.refusal import KeywordRefused, Misread
 from osport.constrained.rewrite import rewritten
 from osport.constrained.safe_numbers import with_safe_numbers
@@ -140,7 +141,10 @@ def attempt(text: str) -> tuple[Taken | None, str]:
         return None, reason
     if endless_reference(bundle):
         return None, reason
-    return attempt_rewritten(rewritten(without_impossible(bundle)))
+    try:
+        return attempt_rewritten(rewritten(without_impossible(bundle)))
+    except TooSlow as slow:
+        return None, f"the regex of a name: {slow}"
 
 
 def attempt_rewritten(schema: dict[str, Any]) -> tuple[Taken | None, str]:
