@@ -230,3 +230,22 @@ def test_thinking_cannot_go_before_a_mask_that_begins_with_the_first_token(senti
     with pytest.raises(UnsupportedFeature, match="thinking before a constrained answer"):
         sentiment.prepare(evolve(ASK, thinking=True), LLGUIDANCE)
     assert sentiment.prepare(evolve(ASK, thinking=False), LLGUIDANCE).constraint is not None
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        ConstrainedOutput.json_schema({"type": "string"}),
+        ConstrainedOutput.choice(["a"]),
+        ConstrainedOutput.regex("[^x]+"),
+        ConstrainedOutput.grammar('start: "a"'),
+    ],
+    ids=lambda output: output.constraint.kind,
+)
+def test_what_is_no_text_is_an_error_of_the_tree(output):
+    for half in ('"\ud800"', '"\\ud800"') if output.constraint.kind == "json_schema" else ("\ud800",):
+        with pytest.raises(ConstraintViolated):
+            output.verify(half)
+        assert not output.matcher().accepts(half)
+    with pytest.raises(UsageError, match="a text, not int"):
+        output.verify(5)
