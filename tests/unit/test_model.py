@@ -460,7 +460,7 @@ def observer(monkeypatch):
                 raise RuntimeError("an observer that fails")
 
     seen = Observer()
-    manager = registry()._hooks()
+    manager = registry()._hooks().manager
     manager.register(seen, name="observer")
     yield seen
     manager.unregister(seen)

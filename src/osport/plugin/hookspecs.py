@@ -10,7 +10,7 @@ from attrs import frozen
 
 from osport.core.facts import ModelFacts
 from osport.core.types import Completion, Request
-from osport.errors import OsportError
+from osport.errors import OsportError, UsageError
 from osport.plugin.backend import BackendSpec
 
 __all__ = [
@@ -60,6 +60,10 @@ class ScorerSpec:
 
     name: str
     score: Callable[[Any, Any], float]
+
+    def __attrs_post_init__(self) -> None:
+        if not (isinstance(self.name, str) and self.name and callable(self.score)):
+            raise UsageError(f"a scorer has a name and a function, not {self.name!r} and {self.score!r}")
 
 
 @hookspec
