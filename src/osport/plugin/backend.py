@@ -76,7 +76,8 @@ class Backend:
     def score(self, request: Request, continuations: Sequence[str]) -> tuple[ContinuationScore, ...]:
         """The log-probability of each continuation after the prompt of ``request``, every token of it counted.
 
-        They are those of the model itself: no temperature, no filter, no constraint.
+        They are those of the model itself: no temperature, no filter, no constraint. ``Model`` hands on no request
+        with ``tools``, a ``constraint`` or ``logprobs``.
         """
         raise UnsupportedFeature("score", type(self).__name__)
 

@@ -42,7 +42,12 @@ class ModelRef:
 
 @frozen
 class CallRecord:
-    """One finished call: the request as the backend got it, and its completion or its error."""
+    """One finished call: the request as the backend got it, and its completion or its error.
+
+    Both are None where the caller left before the end: a cancelled task, a stream that was closed, Ctrl-C.
+    ``seconds``: failed attempts and the waits between them included; of an item of an engine's own batch that
+    succeeded there, its ``Completion.latency``.
+    """
 
     ref: ModelRef
     request: Request
