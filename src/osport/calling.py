@@ -19,15 +19,15 @@ __all__ = ["Call", "errors_named", "observed"]
 
 
 class Call:
-    """What is measured and decided while one request is being answered."""
+    """What is measured and decided while one request is being answered; ``took``: seconds that went before."""
 
-    def __init__(self, ref: ModelRef, request: Request, retries: Retries) -> None:
+    def __init__(self, ref: ModelRef, request: Request, retries: Retries, *, took: float = 0.0) -> None:
         self.ref = ref
         self.request = request
         self.completion: Completion | None = None
         self._retries = retries
         self._attempt = 1
-        self._began = self._started = time.perf_counter()
+        self._began = self._started = time.perf_counter() - took
         self._first_piece: float | None = None
 
     def pause(self, error: BackendError) -> float:
@@ -76,18 +76,22 @@ class Call:
 
 
 @contextlib.contextmanager
-def observed(ref: ModelRef, request: Request, retries: Retries) -> Iterator[Call]:
-    """One call, told to the plugins that observe calls when it has ended."""
-    call = Call(ref, request, retries)
+def observed(ref: ModelRef, request: Request, retries: Retries, *, took: float = 0.0) -> Iterator[Call]:
+    """One call, told to the plugins that observe calls when it has ended, however it did."""
+    call = Call(ref, request, retries, took=took)
     error: OsportError | None = None
+    left = False
     try:
         yield call
     except OsportError as raised:
         error = raised
         raise
+    except BaseException:
+        left = True
+        raise
     finally:
         plugins = registry()
-        if plugins.observed and (call.completion is not None or error is not None):
+        if plugins.observed and (left or call.completion is not None or error is not None):
             plugins.call_finished(CallRecord(ref, request, call.completion, error, call.seconds))
 
 

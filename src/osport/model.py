@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import Self, Unpack
+from typing import Any, Self, Unpack
 
 from osport.calling import errors_named
 from osport.classify import Classifies
@@ -65,7 +65,9 @@ class Model(Classifies):
             self.backend = model
         else:
             self.ref = parse_reference(str(model))
-            self.backend = registry().spec(self.ref.backend).factory(self.ref.model, **options)
+            factory = registry().spec(self.ref.backend).factory
+            with self._errors():
+                self.backend = factory(self.ref.model, **options)
             if not isinstance(self.backend, Backend):
                 raise ContractViolation(f"the factory of {self.ref.backend!r} made {self.backend!r}, not a Backend")
         self._stages = tuple(stages)
@@ -125,6 +127,7 @@ class Model(Classifies):
     ) -> list[Completion | OsportError]:
         """Answer many prompts, ``concurrency`` at a time, or in the engine's own batch where it has one.
 
+        What failed in the engine's batch and is to be tried again is so by itself, ``concurrency`` at a time.
         Returns one completion or one error for each prompt, in order; an item that fails does not
         stop the others. Ctrl-C ends the batch at once.
         """
@@ -137,10 +140,12 @@ class Model(Classifies):
             except OsportError as error:
                 return error
 
-        if self.capabilities.batch:
-            return self._passage(output).batch([self._asked_or_error(prompt, options) for prompt in prompts])
+        whole = self.capabilities.batch
         pool = ThreadPoolExecutor(concurrency, thread_name_prefix="osport-batch")
         try:
+            if whole:
+                asked = [self._asked_or_error(prompt, options) for prompt in prompts]
+                return self._passage(output).batch(asked, pool)
             return list(pool.map(one, prompts))
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -151,7 +156,7 @@ class Model(Classifies):
         """How likely the model itself finds each continuation of the prompt, all its tokens counted.
 
         Raises :class:`~osport.errors.UnsupportedFeature` where the engine gives no log-probabilities of given
-        texts.
+        texts, and for ``tools``, ``logprobs`` and a form that a stage asks for: no token is chosen here.
         """
         asked = self._asked(prompt, options)
         with self._errors():
@@ -191,7 +196,8 @@ class Model(Classifies):
     def close(self) -> None:
         """Release the engine. Closing twice is harmless; a call afterwards is a UsageError."""
         self._closed = True
-        self.backend.close()
+        with self._errors():
+            self.backend.close()
 
     def __enter__(self) -> Self:
         return self
@@ -200,6 +206,9 @@ class Model(Classifies):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        raise UsageError(f"{self!r} holds a running engine and cannot be pickled or copied; make it where it is used")
 
     def __repr__(self) -> str:
         return f"Model({str(self.ref)!r}{', closed' if self._closed else ''})"

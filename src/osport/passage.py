@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import time
-from collections.abc import AsyncGenerator, Generator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from concurrent.futures import Executor
 
 from attrs import evolve, frozen
 
@@ -15,7 +17,7 @@ from osport.core.capabilities import Capabilities, negotiate
 from osport.core.retries import Retries
 from osport.core.stage import Stage
 from osport.core.types import Completion, ContinuationScore, Delta, Request
-from osport.errors import BackendError, ContractViolation, OsportError, OutputError
+from osport.errors import BackendError, ContractViolation, OsportError, OutputError, UnsupportedFeature
 from osport.plugin.backend import Backend
 from osport.plugin.hookspecs import ModelRef
 
@@ -39,7 +41,7 @@ class Passage:
             attempt += 1
             try:
                 if failed is None:
-                    return self._answer(asked)
+                    return self._answer(self._prepared(asked))
                 raise failed
             except OutputError as error:
                 failed = None
@@ -95,7 +97,9 @@ class Passage:
 
     def score(self, asked: Request, continuations: Sequence[str]) -> tuple[ContinuationScore, ...]:
         """What the backend says of the continuations."""
-        with self._calling(self._prepared(asked)) as call:
+        requests = self._prepared(asked)
+        self._refuse_what_has_no_say(requests[-1])
+        with self._calling(requests) as call:
             while True:
                 try:
                     with self._errors():
@@ -103,8 +107,12 @@ class Passage:
                 except BackendError as error:
                     time.sleep(call.pause(error))
 
-    def batch(self, asked: Sequence[Request | OsportError]) -> list[Completion | OsportError]:
-        """One completion or one error for each, from the engine's own batch; what was no request stays its error."""
+    def batch(self, asked: Sequence[Request | OsportError], pool: Executor) -> list[Completion | OsportError]:
+        """One completion or one error for each, from the engine's own batch; what was no request stays its error.
+
+        An item that failed there for a reason that may pass is tried again alone, in the pool, as one whose answer
+        does not pass the stages is asked again.
+        """
         results: dict[int, Completion | OsportError] = {}
         prepared: dict[int, tuple[Request, ...]] = {}
         for place, request in enumerate(asked):
@@ -114,39 +122,57 @@ class Passage:
                 prepared[place] = self._prepared(request)
             except OsportError as error:
                 results[place] = error
-        with self._errors():
-            answers = self.backend.batch([requests[-1] for requests in prepared.values()]) if prepared else []
-        if len(answers) != len(prepared):
-            raise ContractViolation(
-                f"backend {self.ref.backend!r} answered {len(answers)} of a batch of {len(prepared)} requests"
-            )
-        for (place, requests), answer in zip(prepared.items(), answers, strict=True):
-            try:
-                results[place] = self._of_batch(requests, answer)
-            except OsportError as error:
-                results[place] = error
+        answers, took = self._at_once([requests[-1] for requests in prepared.values()])
+        ended = pool.map(self._of_batch, prepared.values(), answers, itertools.repeat(took))
+        results |= zip(prepared, ended, strict=True)
         return [results[place] for place in range(len(asked))]
 
-    def _of_batch(self, requests: tuple[Request, ...], answer: Completion | OsportError) -> Completion:
+    def _at_once(self, requests: list[Request]) -> tuple[Sequence[object], float]:
+        """What the engine's batch gave for each, and the seconds that it took; where it failed, each has its error."""
+        began = time.perf_counter()
+        answers: Sequence[object]
         try:
-            with self._calling(requests) as call:
-                if isinstance(answer, OsportError):
-                    with self._errors():
-                        raise answer
-                return self._finished(answer, call, requests)
-        except OutputError as error:
-            return self.answer(requests[0], failed=error)
+            with self._errors():
+                answers = self.backend.batch(requests) if requests else []
+            if not isinstance(answers, list | tuple) or len(answers) != len(requests):
+                got = f"{len(answers)} answers" if isinstance(answers, list | tuple) else repr(answers)
+                raise ContractViolation(
+                    f"backend {self.ref.backend!r} gave {got} for a batch of {len(requests)} requests"
+                )
+        except OsportError as error:
+            answers = [error] * len(requests)
+        return answers, time.perf_counter() - began
 
-    def _answer(self, asked: Request) -> Completion:
-        requests = self._prepared(asked)
-        with self._calling(requests) as call:
+    def _of_batch(self, requests: tuple[Request, ...], answer: object, took: float) -> Completion | OsportError:
+        """What becomes of one item that the engine's batch, which took so many seconds, has answered like this."""
+
+        def first(_: Request) -> object:
+            if isinstance(answer, OsportError):
+                raise answer
+            return answer
+
+        try:
+            try:
+                return self._answer(requests, first, took=getattr(answer, "latency", 0.0) or took)
+            except OutputError as error:
+                return self.answer(requests[0], failed=error)
+        except OsportError as error:
+            return error
+
+    def _answer(
+        self, requests: tuple[Request, ...], first: Callable[[Request], object] | None = None, *, took: float = 0.0
+    ) -> Completion:
+        """The answer to a prepared request; ``first`` makes the first attempt, and has taken so many seconds."""
+        ask = first or self.backend.generate
+        with self._calling(requests, took=took) as call:
             while True:
                 try:
                     with self._errors():
-                        answer = self.backend.generate(call.request)
+                        answer = ask(call.request)
                     break
                 except BackendError as error:
                     time.sleep(call.pause(error))
+                    ask = self.backend.generate
             return self._finished(answer, call, requests)
 
     async def _aanswer(self, asked: Request) -> Completion:
@@ -167,6 +193,13 @@ class Passage:
             *steps, last = stages_of.prepare(self.stages, request, self.capabilities)
             return *steps, negotiate(last, self.capabilities, backend=self.ref.backend, stream=stream)
 
+    def _refuse_what_has_no_say(self, request: Request) -> None:
+        """A score is of given texts behind the prompt: nothing is offered, formed or chosen."""
+        for name in ("tools", "constraint", "logprobs"):
+            if getattr(request, name) not in (None, ()):
+                with self._errors():
+                    raise UnsupportedFeature(f"{name} of a score", self.ref.backend, reason="a score has none")
+
     def _instead(self, asked: Request, error: OutputError, attempt: int) -> Request:
         """What to ask instead; raises the error when no stage knows."""
         request = stages_of.again(self.stages, asked, error, attempt)
@@ -186,8 +219,8 @@ class Passage:
             return delta
         return evolve(delta, completion=self._finished(delta.completion, call, requests))
 
-    def _calling(self, requests: tuple[Request, ...]) -> contextlib.AbstractContextManager[Call]:
-        return observed(self.ref, requests[-1], self.retries)
+    def _calling(self, requests: tuple[Request, ...], *, took: float = 0.0) -> contextlib.AbstractContextManager[Call]:
+        return observed(self.ref, requests[-1], self.retries, took=took)
 
     def _errors(self) -> contextlib.AbstractContextManager[None]:
         return errors_named(self.ref)

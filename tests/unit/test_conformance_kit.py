@@ -50,15 +50,15 @@ def test_a_backend_that_keeps_the_contract_passes(check, capfd):
     run(check, Whole, capfd)
 
 
-@pytest.mark.parametrize("check", CHECKS)
-def test_a_backend_that_breaks_it_is_caught(check, capfd):
+@pytest.mark.parametrize(("check", "backend"), BROKEN, ids=[f"{check}-{broken.__name__}" for check, broken in BROKEN])
+def test_a_backend_that_breaks_it_is_caught(check, backend, capfd):
     # Not a bare Exception: a mistake in the check or in the broken backend must not pass for a catch.
     with pytest.raises(CAUGHT):
-        run(check, BROKEN[check], capfd)
+        run(check, backend, capfd)
 
 
 def test_no_check_is_without_a_backend_that_it_must_catch():
-    assert set(BROKEN) == set(CHECKS)
+    assert {check for check, _ in BROKEN} == set(CHECKS)
 
 
 def test_every_check_belongs_to_one_area():

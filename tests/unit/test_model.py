@@ -1,5 +1,6 @@
 import asyncio
 import logging
+import pickle
 import threading
 import time
 
@@ -20,7 +21,7 @@ from osport.errors import (
     UnsupportedFeature,
     UsageError,
 )
-from osport.plugin import Backend, Capabilities, hookimpl
+from osport.plugin import Backend, BackendSpec, Capabilities, hookimpl, register
 from osport.plugin.registry import registry
 
 
@@ -268,21 +269,68 @@ class OwnBatch(Backend):
 
 
 def test_an_engines_own_batch_keeps_order_and_isolates_errors():
-    backend = OwnBatch([Completion("yes", "stop"), ServerFault("no"), Completion("maybe", "stop")])
+    backend = OwnBatch([Completion("yes", "stop"), BadRequest("no"), Completion("maybe", "stop")])
     prompts = ["a", [Message.assistant("cannot be continued")], "c", "d"]
     answers = Model(backend, stages=[AskAgain()]).batch(prompts)
     assert backend.got == ["a", "c", "d"]
     assert [getattr(answer, "text", type(answer).__name__) for answer in answers] == [
         "yes",
         "UnsupportedFeature",
-        "ServerFault",
+        "BadRequest",
         "yes",  # asked again alone
     ]
 
 
-def test_an_engines_own_batch_must_answer_every_item():
-    with pytest.raises(ContractViolation, match="1 of a batch of 2"):
-        Model(OwnBatch([Completion("yes", "stop")])).batch(["a", "b"])
+@pytest.mark.parametrize("answers", [[Completion("yes", "stop")], None, "ab"])
+def test_an_engines_own_batch_must_answer_every_item(answers):
+    got = Model(OwnBatch(answers)).batch(["a", [Message.assistant("cannot be continued")], "b"])
+    assert [type(one) for one in got] == [ContractViolation, UnsupportedFeature, ContractViolation]
+    assert "for a batch of 2 requests" in str(got[0])
+
+
+class Faltering(OwnBatch):
+    """A fake engine whose batch fails, and which counts what it is asked alone."""
+
+    def __init__(self, answers, alone):
+        super().__init__(answers)
+        self.act = alone
+
+    def generate(self, request):
+        return self.act(request)
+
+    def batch(self, requests):
+        if isinstance(self.answers, Exception):
+            raise self.answers
+        return super().batch(requests)
+
+
+def test_what_may_pass_is_tried_again_when_it_failed_in_an_engines_own_batch():
+    act, asked = failing(1, ServerFault("still"))
+    backend = Faltering([ServerFault("a"), BadRequest("b"), Completion("c", "stop"), TimedOut("d")], act)
+    got = Model(backend, retries=SOON).batch(["a", "b", "c", "d"], concurrency=1)
+    assert [getattr(one, "text", type(one).__name__) for one in got] == ["ok", "BadRequest", "c", "TimedOut"]
+    assert [request.messages[0].content for request in asked] == ["a", "a"]  # its third attempt in all
+    act, asked = failing(9, ServerFault("for good"))
+    got = Model(Faltering([ServerFault("a")], act), retries=SOON).batch(["a"])
+    assert [str(one) for one in got] == ["for good"]
+    assert len(asked) == 2
+
+
+def test_an_engines_own_batch_that_fails_as_a_whole_is_an_error_of_each_item_or_tried_again():
+    act, asked = failing(0, None)
+    got = Model(Faltering(ServerFault("died"), act), retries=SOON).batch(["a", "b"])
+    assert [one.text for one in got] == ["ok", "ok"]
+    for error, kind in ((BadRequest("no"), BadRequest), (ZeroDivisionError("x"), ContractViolation)):
+        got = Model(Faltering(error, act), retries=SOON).batch(["a", "b"])
+        assert [type(one) for one in got] == [kind, kind]
+    assert len(asked) == 2
+
+
+def test_no_retry_of_a_batch_begins_that_the_timeout_does_not_leave_room_for():
+    act, asked = failing(0, None)
+    got = Model(Faltering([RateLimited("later", retry_after=5)], act)).batch(["a"], timeout=1)
+    assert isinstance(got[0], RateLimited)
+    assert not asked
 
 
 def test_names_of_backend_and_model_are_filled_into_errors():
@@ -395,6 +443,48 @@ def test_a_batch_needs_a_worker():
         Model("echo:").batch(["a"], concurrency=0)
 
 
+@pytest.mark.parametrize(
+    ("options", "form"),
+    [({"tools": [Tool("look_up")]}, ()), ({"logprobs": 2}, ()), ({}, (ConstrainedOutput.choice(["a", "b"]),))],
+)
+def test_a_score_refuses_what_it_would_drop(options, form):
+    class Scores(Scripted):
+        def score(self, request, continuations):
+            raise AssertionError("dropped")
+
+    able = Scores(None, score=True, tools=True, logprobs=True, constraints=frozenset({"choice"}))
+    with pytest.raises(UnsupportedFeature, match="of a score"):
+        Model(able, stages=form).score("hi", ["a"], **options)
+
+
+def test_what_a_constructor_raises_names_the_backend():
+    class Broken(Backend):
+        def __init__(self, model):
+            raise KeyError(model)
+
+    register(BackendSpec("broken", Broken))
+    with pytest.raises(ContractViolation, match="backend 'broken' raised KeyError: 'x'"):
+        Model("broken:x")
+    with pytest.raises(ContractViolation, match="unexpected keyword argument 'slots'"):
+        Model("broken:x", slots=2)
+    registry.cache_clear()
+
+
+def test_what_close_raises_names_the_backend():
+    class Broken(Scripted):
+        def close(self):
+            raise RuntimeError("stuck")
+
+    model = Model(Broken(None))
+    with pytest.raises(ContractViolation, match="backend 'Broken' raised RuntimeError: stuck"):
+        model.close()
+
+
+def test_a_model_crosses_to_no_other_process():
+    with pytest.raises(UsageError, match="make it where it is used"):
+        pickle.dumps(Model("echo:"))
+
+
 def test_a_call_after_close_is_a_usage_error():
     with Model("echo:") as model:
         pass
@@ -460,7 +550,7 @@ def observer(monkeypatch):
                 raise RuntimeError("an observer that fails")
 
     seen = Observer()
-    manager = registry()._hooks()
+    manager = registry()._hooks().manager
     manager.register(seen, name="observer")
     yield seen
     manager.unregister(seen)
@@ -478,6 +568,49 @@ def test_observers_hear_of_every_call(observer):
         ("b", "NoneType"),
     ]
     assert all(record.seconds > 0 for record in observer.records)
+
+
+def test_observers_hear_how_long_an_item_of_a_batch_took(observer):
+    class Slow(OwnBatch):
+        def batch(self, requests):
+            time.sleep(0.2)
+            return super().batch(requests)
+
+    answers = [Completion("a", "stop", latency=0.05), Completion("b", "stop"), BadRequest("c")]
+    got = Model(Slow(answers)).batch(["a", "b", "c"])
+    assert got[0].latency == 0.05
+    assert got[1].latency >= 0.2
+    by_item = {record.request.messages[0].content: record.seconds for record in observer.records}
+    assert 0.05 <= by_item["a"] < 0.2 <= by_item["b"]
+    assert by_item["c"] >= 0.2
+
+
+def test_observers_hear_of_calls_that_were_left(observer):
+    def forever(request):
+        while True:
+            yield Delta("a")
+
+    model = Model(Scripted(forever, stream=True))
+    pieces = model.stream("left")
+    next(pieces)
+    pieces.close()
+
+    async def leave():
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(Model(Scripted(lambda _: time.sleep(0.2))).agenerate("cancelled"), 0.05)
+
+    asyncio.run(leave())
+    left = [(r.request.messages[0].content, r.completion, r.error) for r in observer.records]
+    assert left == [("left", None, None), ("cancelled", None, None)]
+
+
+def test_observers_hear_nothing_of_a_score_that_succeeded(observer):
+    class Scores(Scripted):
+        def score(self, request, continuations):
+            return ()
+
+    Model(Scores(None, score=True)).score("hi", ["a"])
+    assert observer.records == []
 
 
 def test_what_an_observer_raises_is_logged_and_goes_no_further(observer, caplog):

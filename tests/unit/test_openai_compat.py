@@ -51,6 +51,27 @@ def test_eight_lines_make_a_backend():
     assert (able.prefill, able.tools, able.images, able.logprobs, able.thinking) == (True, False, False, False, False)
 
 
+@pytest.mark.parametrize(
+    ("attributes", "told"),
+    [
+        ({"thinking_by": "reasoning"}, "thinking_by='reasoning': one of .*chat_template_kwargs"),
+        ({"sampling": {"temprature": "temperature"}}, r"sampling: \['temprature'\]: the names are .*'temperature'"),
+        ({"dialect": "nonsense"}, "dialect='nonsense'"),
+    ],
+)
+def test_what_a_class_declares_wrongly_is_refused_when_it_is_made(attributes, told):
+    with pytest.raises(UsageError, match=told):
+        type("Bad", (OpenAICompatBackend,), attributes)
+
+
+def test_a_class_without_a_name_makes_no_backend():
+    class Nameless(OpenAICompatBackend):
+        pass
+
+    with pytest.raises(UsageError, match="Nameless has no name"):
+        Nameless("m@http://127.0.0.1:9/v1")
+
+
 def test_a_prefill_and_earlier_reasoning_have_their_fields():
     turns = (Message.user("a"), Message("assistant", "b", reasoning="because"))
     body = sent_by(Lab, Request(turns))

@@ -1,3 +1,6 @@
+import threading
+import time
+
 import pytest
 
 from osport import Model
@@ -64,6 +67,32 @@ def test_a_notebook_registers_a_backend_and_may_do_so_again():
 def test_a_notebook_may_not_take_an_installed_name():
     with pytest.raises(PluginConflict, match="already offered by osport"):
         register(BackendSpec("echo", Fixed))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [("a", Fixed), ("my-engine", Fixed), (7, Fixed), ("ok", "Fixed"), ("ok", Fixed, "chat"), ("ok", Fixed, {1})],
+)
+def test_a_spec_that_could_not_be_used_is_refused(fields):
+    with pytest.raises(UsageError, match=r"backend"):
+        BackendSpec(*fields)
+
+
+def test_threads_that_come_first_together_share_one_registry(monkeypatch):
+    found = Registry.discover
+
+    def slowly():
+        time.sleep(0.1)
+        return found()
+
+    monkeypatch.setattr(Registry, "discover", slowly)
+    names = [f"fixed_{number}" for number in range(3)]
+    threads = [threading.Thread(target=register, args=[BackendSpec(name, Fixed)]) for name in names]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {info.name for info in registry().backends()} > set(names)
 
 
 def test_an_entry_point_that_is_no_backend_is_named():

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 from urllib.parse import urlsplit
 
 from osport.backends._chat_wire import ChatAnswer, tool_fields, wire_messages
@@ -24,7 +24,7 @@ from osport.chat_template.thinking import LEVELS
 from osport.constrained.servers import dialect_of
 from osport.core.types import Determinism, Thinking
 from osport.errors import BadResponse, ModelNotFound, UnsupportedFeature, UsageError
-from osport.plugin import Backend, Capabilities, ModelFacts, Request
+from osport.plugin import ALL_SAMPLING, Backend, Capabilities, ModelFacts, Request
 
 __all__ = ["OpenAICompatBackend"]
 
@@ -90,10 +90,16 @@ class OpenAICompatBackend(HttpChatBackend):
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
+        if cls.thinking_by not in get_args(ThinkingBy):
+            raise UsageError(f"{cls.__name__}.thinking_by={cls.thinking_by!r}: one of {get_args(ThinkingBy)}")
+        if unknown := set(cls.sampling) - ALL_SAMPLING:
+            raise UsageError(f"{cls.__name__}.sampling: {sorted(unknown)}: the names are {sorted(ALL_SAMPLING)}")
         if "features" not in vars(cls):
             cls.features = cls._features()
 
     def __init__(self, model: str, *, api_key: ApiKey | None = None, timeout: float = 600.0, **unknown: object) -> None:
+        if not getattr(self, "name", ""):
+            raise UsageError(f"{type(self).__name__} has no name; give the class one: name = 'lab'")
         refuse_unknown(self.name, unknown, ("api_key", "timeout"))
         name, inside = split_reference(model)
         url = inside or self._server_of_environment() or self.default_url

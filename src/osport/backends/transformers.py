@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import queue
 import threading
@@ -126,9 +127,15 @@ class TransformersBackend(Backend):
 
     def generate(self, request: Request) -> Completion:
         """Answer one request."""
-        prompt = self._prompt(request)
-        with self._queue.turn(request.timeout or self._timeout):
-            return self._answer(request, prompt, lambda _: None)
+        return self._whole(request, threading.Event())
+
+    async def agenerate(self, request: Request) -> Completion:
+        """Answer one request; where the task is cancelled, the model stops at the next token."""
+        left = threading.Event()
+        try:
+            return await asyncio.to_thread(self._whole, request, left)
+        finally:
+            left.set()
 
     def stream(self, request: Request) -> Iterator[Delta]:
         """Answer piece by piece. The model is taken until the last piece is read or the iterator closed."""
@@ -189,6 +196,15 @@ class TransformersBackend(Backend):
     def close(self) -> None:
         """Free the model; a call that runs ends at its next token."""
         self._queue.close(interrupt=self._closing.set, release=self._release)
+
+    def _whole(self, request: Request, left: threading.Event) -> Completion:
+        def hand_on(_: str) -> None:
+            if left.is_set():
+                raise _LeftError
+
+        prompt = self._prompt(request)
+        with self._queue.turn(request.timeout or self._timeout):
+            return self._answer(request, prompt, hand_on)
 
     def _release(self) -> None:
         self._loaded = None

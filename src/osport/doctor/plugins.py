@@ -22,7 +22,8 @@ def plugin_findings() -> Iterator[Finding]:
     broken = [info for info in backends if info.error]
     for info in broken:
         yield Finding("problem", "plugin", f"backend {info.name} ({info.package})", info.error, REMEDY)
-    for message in plugins.reported:
+    # A conflict of hooks is an error of the backend and a report.
+    for message in [one for one in plugins.reported if one not in {info.error for info in broken}]:
         yield Finding("problem", "plugin", "a plugin", message, REMEDY)
     if not broken and not plugins.reported:
         names = ", ".join(f"{info.name} ({info.package or 'this process'})" for info in backends)

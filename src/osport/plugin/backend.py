@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import queue
+import re
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence, Set
 from types import TracebackType
 from typing import ClassVar, Self
 
-from attrs import field, frozen, validators
+from attrs import frozen
 
 from osport.core.capabilities import Capabilities
 from osport.core.facts import ModelFacts
 from osport.core.types import Completion, ContinuationScore, Delta, Message, Request
-from osport.errors import OsportError, UnsupportedFeature
+from osport.errors import OsportError, UnsupportedFeature, UsageError
 
 __all__ = ["Backend", "BackendSpec"]
 
@@ -75,7 +76,8 @@ class Backend:
     def score(self, request: Request, continuations: Sequence[str]) -> tuple[ContinuationScore, ...]:
         """The log-probability of each continuation after the prompt of ``request``, every token of it counted.
 
-        They are those of the model itself: no temperature, no filter, no constraint.
+        They are those of the model itself: no temperature, no filter, no constraint. ``Model`` hands on no request
+        with ``tools``, a ``constraint`` or ``logprobs``.
         """
         raise UnsupportedFeature("score", type(self).__name__)
 
@@ -100,12 +102,25 @@ class Backend:
 
 @frozen
 class BackendSpec:
-    """A backend under a name: what ``osport.plugin.register`` and the ``osport_backends`` hook take."""
+    """A backend under a name: what ``osport.plugin.register`` and the ``osport_backends`` hook take.
 
-    name: str = field(validator=validators.matches_re(r"[a-z][a-z0-9_]*"))
+    ``package``: who offers it; for an installed package its own name, whatever stands here. Raises
+    :class:`~osport.errors.UsageError` for a name that no reference can hold, a factory that cannot be called, and
+    features that are no names.
+    """
+
+    name: str
     factory: Callable[..., Backend]
     features: frozenset[str] = frozenset()
     package: str = ""
+
+    def __attrs_post_init__(self) -> None:
+        if not (isinstance(self.name, str) and re.fullmatch(r"[a-z][a-z0-9_]+", self.name)):
+            raise UsageError(f"backend name {self.name!r}: small letters, digits and _, two or more, a letter first")
+        if not callable(self.factory):
+            raise UsageError(f"backend {self.name!r}: the factory {self.factory!r} cannot be called")
+        if not (isinstance(self.features, Set) and all(isinstance(one, str) for one in self.features)):
+            raise UsageError(f"backend {self.name!r}: features={self.features!r}: must be a frozenset of strings")
 
 
 async def iterate_in_thread(start: Callable[[], Iterator[Delta]]) -> AsyncIterator[Delta]:

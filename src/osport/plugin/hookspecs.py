@@ -10,7 +10,7 @@ from attrs import frozen
 
 from osport.core.facts import ModelFacts
 from osport.core.types import Completion, Request
-from osport.errors import OsportError
+from osport.errors import OsportError, UsageError
 from osport.plugin.backend import BackendSpec
 
 __all__ = [
@@ -42,7 +42,12 @@ class ModelRef:
 
 @frozen
 class CallRecord:
-    """One finished call: the request as the backend got it, and its completion or its error."""
+    """One finished call: the request as the backend got it, and its completion or its error.
+
+    Both are None where the caller left before the end: a cancelled task, a stream that was closed, Ctrl-C.
+    ``seconds``: failed attempts and the waits between them included; of an item of an engine's own batch that
+    succeeded there, its ``Completion.latency``.
+    """
 
     ref: ModelRef
     request: Request
@@ -60,6 +65,10 @@ class ScorerSpec:
 
     name: str
     score: Callable[[Any, Any], float]
+
+    def __attrs_post_init__(self) -> None:
+        if not (isinstance(self.name, str) and self.name and callable(self.score)):
+            raise UsageError(f"a scorer has a name and a function, not {self.name!r} and {self.score!r}")
 
 
 @hookspec

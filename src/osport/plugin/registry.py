@@ -12,37 +12,30 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import functools
-import logging
 import os
 import threading
 import warnings
-from importlib.metadata import EntryPoint, entry_points, metadata
-from typing import Any
+from collections.abc import Iterable
+from importlib.metadata import EntryPoint, metadata
 
-import pluggy
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from osport.core.facts import ModelFacts
 from osport.errors import (
     BackendNotFound,
+    MissingDependency,
     OsportError,
     PluginConflict,
     PluginError,
     PluginLoadError,
     UsageError,
 )
-from osport.plugin import hookspecs
 from osport.plugin.backend import Backend, BackendSpec
+from osport.plugin.entries import BACKENDS_GROUP, OWN_PACKAGE, PLUGINS_GROUP, admitted_entries, package_of, said
+from osport.plugin.hooks import Hooks
 from osport.plugin.hookspecs import CallRecord, ModelRef, ScorerSpec
 
 __all__ = ["BackendInfo", "Registry", "parse_reference", "registry"]
-
-BACKENDS_GROUP = "osport.backends"
-PLUGINS_GROUP = "osport.plugins"
-OWN_PACKAGE = "osport"
-
-log = logging.getLogger("osport.plugin")
 
 
 @frozen
@@ -75,26 +68,6 @@ def parse_reference(reference: str) -> ModelRef:
     )
 
 
-def _names(variable: str) -> frozenset[str] | None:
-    value = os.environ.get(variable)
-    if value is None:
-        return None
-    return frozenset(name.strip().lower() for name in value.split(",") if name.strip())
-
-
-def _package(entry: EntryPoint) -> str:
-    return entry.dist.name if entry.dist is not None else entry.value.partition(".")[0]
-
-
-def _admitted(entry: EntryPoint) -> bool:
-    package = _package(entry).lower()
-    if package == OWN_PACKAGE:
-        return True
-    only, disabled = _names("OSPORT_PLUGINS"), _names("OSPORT_DISABLE_PLUGINS") or frozenset()
-    names = {package, entry.name.lower()}
-    return (only is None or bool(names & only)) and not names & disabled
-
-
 def _strict() -> bool:
     return os.environ.get("OSPORT_STRICT_PLUGINS", "") not in ("", "0")
 
@@ -103,31 +76,29 @@ def _strict() -> bool:
 class Registry:
     """What is installed. Use :func:`registry`, one a process."""
 
-    _entries: dict[str, list[EntryPoint]]
+    _entries: dict[str, list[EntryPoint]] = field(factory=dict)
     _registered: dict[str, BackendSpec] = field(factory=dict)
     _lock: threading.RLock = field(factory=threading.RLock)
-    _manager: pluggy.PluginManager | None = None
-    _hooked: dict[str, BackendSpec] = field(factory=dict)
+    _plugins: Hooks | None = None
+    _hooked: dict[str, list[BackendSpec]] = field(factory=dict)
     reported: list[str] = field(factory=list)
     """What was found wrong with plugins so far; each was a RuntimeWarning once."""
 
     @classmethod
     def discover(cls) -> Registry:
         """Read the entry points of the installed packages; loads none of them."""
-        entries: dict[str, list[EntryPoint]] = {}
-        for entry in entry_points(group=BACKENDS_GROUP):
-            if _admitted(entry):
-                entries.setdefault(entry.name, []).append(entry)
-        return cls(entries)
+        found = cls()
+        for entry in admitted_entries(BACKENDS_GROUP, found._report):
+            found._entries.setdefault(entry.name, []).append(entry)
+        return found
 
     def register(self, spec: BackendSpec) -> None:
         """Offer a backend for this process. See :func:`osport.plugin.register`."""
-        if spec.name in self._entries:
-            raise PluginConflict(
-                f"backend {spec.name!r} is already offered by {_package(self._entries[spec.name][0])}; "
-                "register yours under another name"
-            )
         with self._lock:
+            if owners := self._owners(spec.name):
+                raise PluginConflict(
+                    f"backend {spec.name!r} is already offered by {owners}; register yours under another name"
+                )
             self._registered[spec.name] = spec
 
     def spec(self, name: str) -> BackendSpec:
@@ -140,37 +111,37 @@ class Registry:
             return self._registered[name]
         entries = self._entries.get(name, [])
         if len(entries) > 1:
-            packages = " and ".join(sorted(_package(entry) for entry in entries))
-            raise PluginConflict(
-                f"{packages} both offer a backend {name!r}; uninstall one, or set OSPORT_DISABLE_PLUGINS to its name"
-            )
+            raise _conflict(f"a backend {name!r}", map(package_of, entries))
         if entries:
             return _load(entries[0])
         self._hooks()
-        if name in self._hooked:
-            return self._hooked[name]
+        hooked = self._hooked.get(name, [])
+        if len(hooked) > 1:
+            raise _conflict(f"a backend {name!r}", (spec.package for spec in hooked))
+        if hooked:
+            return hooked[0]
         raise BackendNotFound(self._not_found(name))
 
     def backends(self) -> list[BackendInfo]:
         """Every backend by name, each loaded inside its own guard."""
         self._hooks()
         found = []
-        for name in sorted({*self._entries, *self._registered, *self._hooked}):
+        for name in self._known_names():
             try:
                 spec = self.spec(name)
             except OsportError as error:
-                packages = " and ".join(sorted(_package(entry) for entry in self._entries.get(name, [])))
-                found.append(BackendInfo(name, packages, error=str(error)))
+                found.append(BackendInfo(name, self._owners(name), error=str(error)))
             else:
                 found.append(BackendInfo(name, spec.package, spec.features))
         return found
 
     def name_of(self, backend: Backend) -> str:
         """The name under which the class of an instance is offered; the name of the class when it is not."""
-        for info in self.backends():
-            with contextlib.suppress(PluginError):
-                if self.spec(info.name).factory is type(backend):
-                    return info.name
+        self._hooks()
+        for name in self._known_names():
+            with contextlib.suppress(OsportError):
+                if self.spec(name).factory is type(backend):
+                    return name
         return type(backend).__name__
 
     def offering(self, feature: str, *, besides: str) -> list[str]:
@@ -178,65 +149,67 @@ class Registry:
         return [info.name for info in self.backends() if feature in info.features and info.name != besides]
 
     def scorers(self) -> dict[str, ScorerSpec]:
-        """The scorers that plugins add, by name. Raises PluginConflict when two share a name."""
-        found: dict[str, ScorerSpec] = {}
-        for spec in self._each("osport_scorers"):
-            if spec.name in found:
-                raise PluginConflict(f"two plugins offer a scorer {spec.name!r}; disable one of them")
-            found[spec.name] = spec
-        return found
+        """The scorers that plugins add, by name; a name that two of them use is reported, and neither's."""
+        offered: dict[str, list[tuple[str, ScorerSpec]]] = {}
+        for package, spec in self._hooks().items("osport_scorers", ScorerSpec):
+            offered.setdefault(spec.name, []).append((package, spec))
+        for name, several in offered.items():
+            if len(several) > 1:
+                self._report(_conflict(f"a scorer {name!r}", (package for package, _ in several)))
+        return {name: several[0][1] for name, several in offered.items() if len(several) == 1}
 
     def model_facts(self, ref: ModelRef, known: ModelFacts) -> ModelFacts:
         """``known``, and what a plugin knows besides."""
-        found = self._hooks().hook.osport_model_facts(ref=ref, known=known)
+        found = self._hooks().first("osport_model_facts", ModelFacts, ref=ref, known=known)
         return known.merged(found) if found is not None else known
 
     def call_finished(self, record: CallRecord) -> None:
         """Tell the observers; what they raise is logged."""
-        for impl in self._hooks().hook.osport_call_finished.get_hookimpls():
-            try:
-                impl.function(*[{"record": record}[name] for name in impl.argnames])
-            except Exception:
-                log.exception("observer %s failed", impl.plugin_name)
+        self._hooks().tell("osport_call_finished", record=record)
 
     @property
     def observed(self) -> bool:
         """Whether anybody wants to hear of finished calls."""
-        return bool(self._hooks().hook.osport_call_finished.get_hookimpls())
+        return self._hooks().heard("osport_call_finished")
 
-    def _hooks(self) -> pluggy.PluginManager:
+    def _hooks(self) -> Hooks:
         with self._lock:
-            if self._manager is None:
-                self._manager = manager = pluggy.PluginManager("osport")
-                manager.add_hookspecs(hookspecs)
-                for entry in entry_points(group=PLUGINS_GROUP):
-                    if _admitted(entry):
-                        self._add_plugin(manager, entry)
-                for spec in self._each("osport_backends"):
-                    if spec.name in self._entries or spec.name in self._hooked:
-                        who = spec.package or "a plugin"
-                        self._report(PluginConflict(f"a hook of {who} offers a backend {spec.name!r}, a name in use"))
-                    else:
-                        self._hooked[spec.name] = spec
-            return self._manager
+            if self._plugins is None:
+                # Known at once: a plugin may use osport while it is imported.
+                self._plugins = Hooks(self._report)
+                try:
+                    self._load_plugins(self._plugins)
+                except BaseException:
+                    # Strict, or Ctrl-C: the next call shall not find half of the plugins and no word of the rest.
+                    self._plugins = None
+                    self._hooked.clear()
+                    raise
+            return self._plugins
 
-    def _add_plugin(self, manager: pluggy.PluginManager, entry: EntryPoint) -> None:
-        package = _package(entry)
-        name = f"{package} ({entry.name})"
-        try:
-            plugin = entry.load()
-            manager.register(plugin, name=name)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin may raise anything; it is named
-            if manager.has_plugin(name):
-                manager.unregister(name=name)
-            self._report(PluginLoadError(f"plugin {name} failed to load: {type(error).__name__}: {error}"))
-            return
-        known = {attribute for attribute in dir(hookspecs) if attribute.startswith("osport_")}
-        for attribute in dir(plugin):
-            if attribute.startswith("osport_") and attribute not in known and callable(getattr(plugin, attribute)):
-                near = difflib.get_close_matches(attribute, known, n=1)
-                hint = f"; did you mean {near[0]}?" if near else ""
-                self._report(PluginLoadError(f"plugin {name} implements an unknown hook {attribute}{hint}"))
+    def _load_plugins(self, plugins: Hooks) -> None:
+        for entry in admitted_entries(PLUGINS_GROUP, self._report):
+            plugins.load(entry)
+        for package, spec in plugins.items("osport_backends", BackendSpec):
+            if spec.name in self._entries or spec.name in self._registered:
+                self._report(
+                    PluginConflict(
+                        f"a hook of {package} offers a backend {spec.name!r}, a name in use by "
+                        f"{self._owners(spec.name) or 'this process'}"
+                    )
+                )
+            else:
+                self._hooked.setdefault(spec.name, []).append(evolve(spec, package=package))
+        for name, specs in self._hooked.items():
+            if len(specs) > 1:
+                self._report(_conflict(f"a backend {name!r}", (spec.package for spec in specs)))
+
+    def _known_names(self) -> list[str]:
+        return sorted({*self._entries, *self._registered, *self._hooked})
+
+    def _owners(self, name: str) -> str:
+        """The packages that offer a backend of this name."""
+        packages = {*map(package_of, self._entries.get(name, [])), *(s.package for s in self._hooked.get(name, []))}
+        return " and ".join(sorted(packages))
 
     def _report(self, error: PluginError) -> None:
         """Warn once in the life of this registry, however often the fault is met."""
@@ -244,20 +217,10 @@ class Registry:
             raise error
         if str(error) not in self.reported:
             self.reported.append(str(error))
-            warnings.warn(str(error), RuntimeWarning, stacklevel=3)
-
-    def _each(self, hook: str) -> list[Any]:
-        manager = self._hooks()
-        results = []
-        for impl in getattr(manager.hook, hook).get_hookimpls():
-            try:
-                results.extend(impl.function())
-            except Exception as error:  # noqa: BLE001 - a plugin may raise anything; it is named
-                self._report(PluginLoadError(f"{hook} of {impl.plugin_name} raised {type(error).__name__}: {error}"))
-        return results
+            warnings.warn(str(error), RuntimeWarning, stacklevel=1)  # whoever came by is not at fault
 
     def _not_found(self, name: str) -> str:
-        installed = sorted({*self._entries, *self._registered, *self._hooked})
+        installed = self._known_names()
         message = f"no backend {name!r}; installed: {', '.join(installed)}"
         near = difflib.get_close_matches(name, installed, n=1)
         if near:
@@ -272,27 +235,48 @@ class Registry:
         )
 
 
+def _conflict(what: str, packages: Iterable[str]) -> PluginConflict:
+    both = " and ".join(sorted(packages))
+    return PluginConflict(f"{both} both offer {what}; uninstall one, or set OSPORT_DISABLE_PLUGINS to its name")
+
+
 def _load(entry: EntryPoint) -> BackendSpec:
-    package = _package(entry)
+    package = package_of(entry)
     try:
         loaded = entry.load()
-    except OsportError:
+        if isinstance(loaded, BackendSpec):
+            return evolve(loaded, name=entry.name, package=package)
+        if isinstance(loaded, type) and issubclass(loaded, Backend):
+            return BackendSpec(entry.name, loaded, loaded.features, package)
+    except (MissingDependency, KeyboardInterrupt):
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         raise PluginLoadError(
-            f"backend {entry.name!r} of package {package} failed to load ({entry.value}): "
-            f"{type(error).__name__}: {error}"
+            f"backend {entry.name!r} of package {package} failed to load ({entry.value}): {said(error)}"
         ) from error
-    if isinstance(loaded, BackendSpec):
-        return loaded
-    if isinstance(loaded, type) and issubclass(loaded, Backend):
-        return BackendSpec(entry.name, loaded, loaded.features, package)
     raise PluginLoadError(
         f"backend {entry.name!r} of package {package}: {entry.value} is neither a Backend class nor a BackendSpec"
     )
 
 
-@functools.cache
-def registry() -> Registry:
-    """The registry of this process; ``registry.cache_clear()`` reads the entry points again."""
-    return Registry.discover()
+class _OneRegistry:
+    """Made at the first use, whichever thread comes first."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._made: Registry | None = None
+
+    def __call__(self) -> Registry:
+        """The registry of this process; ``registry.cache_clear()`` reads the entry points again."""
+        with self._lock:
+            if self._made is None:
+                self._made = Registry.discover()
+            return self._made
+
+    def cache_clear(self) -> None:
+        """Forget what was found and registered."""
+        with self._lock:
+            self._made = None
+
+
+registry = _OneRegistry()
