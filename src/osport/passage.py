@@ -12,6 +12,7 @@ from attrs import evolve, frozen
 from osport.calling import Call, errors_named, observed
 from osport.core import stage as stages_of
 from osport.core.capabilities import Capabilities, negotiate
+from osport.core.deadline import Deadline
 from osport.core.retries import Retries
 from osport.core.stage import Stage
 from osport.core.types import Completion, ContinuationScore, Delta, Request
@@ -34,7 +35,7 @@ class Passage:
 
     def answer(self, asked: Request, *, failed: OutputError | None = None) -> Completion:
         """The answer that passes all stages, asked for again where one of them knows how; ``failed`` did not."""
-        attempt = 0
+        attempt, deadline = 0, _deadline(asked)
         while True:
             attempt += 1
             try:
@@ -43,17 +44,17 @@ class Passage:
                 raise failed
             except OutputError as error:
                 failed = None
-                asked = self._instead(asked, error, attempt)
+                asked = self._instead(asked, error, attempt, deadline)
 
     async def aanswer(self, asked: Request) -> Completion:
         """:meth:`answer` for asyncio."""
-        attempt = 0
+        attempt, deadline = 0, _deadline(asked)
         while True:
             attempt += 1
             try:
                 return await self._aanswer(asked)
             except OutputError as error:
-                asked = self._instead(asked, error, attempt)
+                asked = self._instead(asked, error, attempt, deadline)
 
     def stream(self, asked: Request) -> Generator[Delta]:
         """The answer piece by piece; the last delta carries the checked completion."""
@@ -167,12 +168,12 @@ class Passage:
             *steps, last = stages_of.prepare(self.stages, request, self.capabilities)
             return *steps, negotiate(last, self.capabilities, backend=self.ref.backend, stream=stream)
 
-    def _instead(self, asked: Request, error: OutputError, attempt: int) -> Request:
-        """What to ask instead; raises the error when no stage knows."""
+    def _instead(self, asked: Request, error: OutputError, attempt: int, deadline: Deadline | None) -> Request:
+        """What to ask instead; raises the error when no stage knows, or no time is left."""
         request = stages_of.again(self.stages, asked, error, attempt)
-        if request is None:
+        if request is None or (deadline is not None and not deadline.left):
             raise error
-        return request
+        return request if deadline is None else evolve(request, timeout=deadline.timeout)
 
     def _finished(self, answer: object, call: Call, requests: tuple[Request, ...]) -> Completion:
         # Observers hear of an answer that the stages refuse, too.
@@ -191,3 +192,7 @@ class Passage:
 
     def _errors(self) -> contextlib.AbstractContextManager[None]:
         return errors_named(self.ref)
+
+
+def _deadline(asked: Request) -> Deadline | None:
+    return None if asked.timeout is None else Deadline.after(asked.timeout)

@@ -78,7 +78,7 @@ CAUGHT = [
     ("dies_midway", ServerFault, "broke", {}, EVERYONE),
     ("error_after_200", ServerFault, "out of memory", {}, EVERYONE),
     ("malformed", BadResponse, "not JSON", {}, EVERYONE),
-    ("slow_drip", TimedOut, "0.4 s", {"timeout": 0.4}, EVERYONE),
+    ("slow_drip", TimedOut, r"within 0\.\d+ s \(timeout\)", {"timeout": 0.4}, EVERYONE),
     ("no_usage", BadResponse, "usage|output_tokens", {}, ("openai", "vllm", "ollama", "anthropic")),
     ("wrong_content_type", BadResponse, "text/html", {}, EVERYONE),
     ("ignores_logprobs", BadResponse, "log", {"logprobs": 2}, ("openai", "vllm", "ollama", "llama_server")),

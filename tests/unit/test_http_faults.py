@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -96,6 +97,8 @@ def both(backend: LlamaServerBackend, expected: type[BackendError], request: Req
         (401, AuthFailed),
         (403, AuthFailed),
         (404, ModelNotFound),
+        (408, ServerFault),
+        (425, ServerFault),
         (422, BadRequest),
         (429, RateLimited),
         (500, ServerFault),
@@ -119,10 +122,18 @@ def test_an_error_body_of_any_shape_is_shown(fake, llama):
     assert len(str(both(llama, ServerFault))) < 600
 
 
-@pytest.mark.parametrize(("header", "seconds"), [("2.5", 2.5), ("Wed, 21 Oct 2026 07:28:00 GMT", None)])
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [("2.5", 2.5), ("Wed, 21 Oct 2015 07:28:00 GMT", 0), ("soon", None), ("inf", None), ("nan", None)],
+)
 def test_the_time_to_wait_is_handed_on(fake, llama, header, seconds):
     fake.answer = lambda handler: handler.reply(429, "{}", Retry_After=header)
     assert both(llama, RateLimited).retry_after == seconds
+
+
+def test_the_time_to_wait_may_be_a_date(fake, llama):
+    fake.answer = lambda handler: handler.reply(429, "{}", Retry_After=formatdate(time.time() + 60, usegmt=True))
+    assert 50 < both(llama, RateLimited).retry_after <= 60
 
 
 def test_a_redirect_is_not_followed(fake, llama):

@@ -70,14 +70,13 @@ class Call:
 class Dialogue:
     """With one server: the embedded one with its ``settings`` and ``gguf``, or one by URL without either.
 
-    ``model`` is how errors call it, ``timeout`` (seconds) that of a call which brings none.
+    ``model`` is how errors call it.
     """
 
     model: str
     gguf: GgufModel | None
     settings: Settings | None
     prompt_cache: bool
-    timeout: float
     _names: tuple[str, ...] = ()
     _context: int | None = None
 
@@ -96,21 +95,18 @@ class Dialogue:
         """
         refuse_stop_strings(request)
         started, answer = time.perf_counter(), Answer(request.logprobs or 0)
-        timeout = request.timeout or self.timeout
         ends = self.gguf.ends if self.gguf is not None else ()
         fields = constraint_fields(request.constraint, embedded=self.settings is not None, ends=ends)
         # The server sees that a client has gone when it writes to it, so it is to write while it reads the prompt too.
         streamed = {"stream": True, "stream_options": {"include_usage": True}, "return_progress": True}
         body = {**request_fields(request, prompt_cache=self.prompt_cache), **fields, **streamed}
         if request.prompt is None and request.messages[-1].role != "assistant":
-            chat = yield from self._chat_fields(request, timeout)
-            return Call(request, Ask("/v1/chat/completions", {**body, **chat}, timeout, streamed=True), answer, started)
-        prompt = yield from self._rendered(request, timeout)
-        return Call(
-            request, Ask("/v1/completions", {**body, "prompt": prompt}, timeout, streamed=True), answer, started
-        )
+            chat = yield from self._chat_fields(request)
+            return Call(request, Ask("/v1/chat/completions", {**body, **chat}, streamed=True), answer, started)
+        prompt = yield from self._rendered(request)
+        return Call(request, Ask("/v1/completions", {**body, "prompt": prompt}, streamed=True), answer, started)
 
-    def _chat_fields(self, request: Request, timeout: float) -> Asking[dict[str, Any]]:
+    def _chat_fields(self, request: Request) -> Asking[dict[str, Any]]:
         """The conversation with everything that decides how the server renders it."""
         template = self._template() if self.gguf is not None else None
         tools = tool_fields(request)
@@ -123,16 +119,16 @@ class Dialogue:
         thinking = thinking_fields(request.thinking, template or "")
         return {"messages": wire_messages(request.messages), **tools, **thinking}
 
-    def _rendered(self, request: Request, timeout: float) -> Asking[str]:
+    def _rendered(self, request: Request) -> Asking[str]:
         """The whole prompt as a text."""
         if request.prompt is not None:
             if request.thinking is not None:
                 raise UnsupportedFeature("thinking", NAME, reason="a raw prompt holds what the template made of it")
             return request.prompt
-        chat = yield from self._chat_fields(request, timeout)
+        chat = yield from self._chat_fields(request)
         if "tools" in chat and request.messages[-1].role == "assistant":
             raise UnsupportedFeature("tools", NAME, reason="the answer to a prefill is not searched for calls")
-        rendered = yield Ask("/apply-template", chat, timeout)
+        rendered = yield Ask("/apply-template", chat)
         try:
             return str(rendered["prompt"])
         except (KeyError, TypeError) as error:
@@ -142,19 +138,17 @@ class Dialogue:
 
     def prompt_tokens(self, request: Request) -> Asking[list[int]]:
         """The prompt of a request as the server reads it."""
-        timeout = request.timeout or self.timeout
-        prompt = yield from self._rendered(request, timeout)
-        return (yield from tokens_of(prompt, timeout=timeout))
+        prompt = yield from self._rendered(request)
+        return (yield from tokens_of(prompt))
 
     def scores(self, request: Request, continuations: Sequence[str]) -> Asking[tuple[ContinuationScore, ...]]:
         """The score of each continuation of the request's prompt."""
         if request.constraint is not None or request.tools:
             raise UsageError("a continuation is scored as the model itself finds it: without a form and without tools")
-        timeout = request.timeout or self.timeout
-        prompt = yield from self._rendered(request, timeout)
+        prompt = yield from self._rendered(request)
         cache = self.prompt_cache
-        scores, model = yield from scores_of(prompt, continuations, prompt_cache=cache, timeout=timeout)
-        yield from self._same_model(model, timeout)
+        scores, model = yield from scores_of(prompt, continuations, prompt_cache=cache)
+        yield from self._same_model(model)
         return scores
 
     def completed(self, call: Call) -> Asking[Completion]:
@@ -163,7 +157,7 @@ class Dialogue:
         answer, request = call.answer, call.request
         if answer.finish is None:
             raise BadResponse(f"{NAME}: the answer ended without a finish reason", backend=NAME, model=self.model)
-        yield from self._same_model(answer.model, call.ask.timeout)
+        yield from self._same_model(answer.model)
         yield from self._whole_prompt(request, answer.usage.prompt_tokens)
         logprobs_there(request, answer.text, answer.logprobs, NAME, self.model)
         effective = {name: value for name, value in (call.ask.body or {}).items() if name not in BULKY}
@@ -192,14 +186,14 @@ class Dialogue:
         alone = self.settings is not None and self.settings.slots == 1
         return "seeded" if alone and not self.prompt_cache else "best_effort"
 
-    def _same_model(self, answered: str, timeout: float) -> Asking[None]:
+    def _same_model(self, answered: str) -> Asking[None]:
         """A server by URL serves one model; another one behind the same URL would go on answering."""
         if self.settings is not None:
             check_model(self.settings.alias, answered, backend=NAME)
             return
         if not self._names:
             # Asked after the first answer, so that a server that cannot answer says so itself.
-            listed = yield from self._asked("/v1/models", timeout)
+            listed = yield from self._asked("/v1/models")
             self._names = names_in(listed) or (answered,)
         check_model(self._names[0], answered, backend=NAME, aliases=self._names)
 
@@ -221,15 +215,15 @@ class Dialogue:
 
     def _context_of_server(self) -> Asking[int]:
         """Tokens; 0 when the server does not say, so that every prompt is counted."""
-        props = yield from self._asked("/props", self.timeout)
+        props = yield from self._asked("/props")
         settings = props.get("default_generation_settings") if isinstance(props, Mapping) else None
         context = settings.get("n_ctx") if isinstance(settings, Mapping) else None
         return context if isinstance(context, int) else 0
 
-    def _asked(self, path: str, timeout: float) -> Asking[Any]:
+    def _asked(self, path: str) -> Asking[Any]:
         """What a GET gives; None where the server has no such route."""
         try:
-            return (yield Ask(path, None, timeout))
+            return (yield Ask(path, None))
         except BackendError as error:
             if error.retryable:
                 raise
@@ -237,7 +231,7 @@ class Dialogue:
 
     def told(self, path: str) -> Asking[Any]:
         """What the server says at this route."""
-        return (yield Ask(path, None, self.timeout))
+        return (yield Ask(path, None))
 
     def _started_with(self) -> dict[str, Any]:
         if self.settings is None:

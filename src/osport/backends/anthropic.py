@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from osport.backends._answer_checks import check_model, check_prompt_tokens
 from osport.backends._anthropic_transport import watched_transport
-from osport.backends._http_errors import error_from_answer
+from osport.backends._http_errors import error_from_answer, status_of_error
 from osport.backends._options import check_seconds, refuse_unknown
 from osport.backends._servers import endpoint_of, server_url, split_reference
 from osport.core.types import FinishReason
@@ -44,16 +44,6 @@ FINISH: dict[str | None, FinishReason] = {
     "model_context_window_exceeded": "length",
     "tool_use": "tool_calls",
     "refusal": "refusal",
-}
-
-# An error event inside a stream comes after a 200; its type says what the status would have been.
-STATUS_OF_TYPE = {
-    "invalid_request_error": 400,
-    "authentication_error": 401,
-    "permission_error": 403,
-    "not_found_error": 404,
-    "rate_limit_error": 429,
-    "overloaded_error": 529,
 }
 
 
@@ -96,9 +86,10 @@ class AnthropicBackend(Backend):
             raise MissingDependency("anthropic", "anthropic") from error
         self._sdk = anthropic
         named = os.environ.get(URL_VARIABLE) or None
+        url = inside or base_url or named or VENDOR
         self._endpoint = endpoint_of(
             NAME,
-            server_url(NAME, inside or base_url or named or VENDOR),
+            server_url(NAME, url, said_by=URL_VARIABLE if url is named else ""),
             api_key=api_key,
             key_variable=KEY_VARIABLE,
             url_variable=URL_VARIABLE,
@@ -136,9 +127,9 @@ class AnthropicBackend(Backend):
         """Answer one request."""
         body = self._body(request)
         started = time.perf_counter()
-        with self._translated(request):
+        with self._endpoint.key_hidden(), self._translated(request):
             message = self._client.messages.create(**body, timeout=request.timeout or self._timeout)
-        return self._completion(message, body, time.perf_counter() - started)
+            return self._completion(message, body, time.perf_counter() - started)
 
     def stream(self, request: Request) -> Iterator[Delta]:
         """Answer piece by piece; closing the iterator closes the connection."""
@@ -146,6 +137,7 @@ class AnthropicBackend(Backend):
         started = time.perf_counter()
         first: float | None = None
         with (
+            self._endpoint.key_hidden(),
             self._translated(request),
             # A stream that is left half way must not leave its connection to the next call.
             self._client.messages.stream(
@@ -157,12 +149,13 @@ class AnthropicBackend(Backend):
                     first = first or time.perf_counter() - started
                     yield Delta(text)
             message = events.get_final_message()
-        yield Delta("", self._completion(message, body, time.perf_counter() - started, first))
+            completion = self._completion(message, body, time.perf_counter() - started, first)
+        yield Delta("", completion)
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
         """Prompt tokens as the API counts them: one call, free of charge."""
         body = self._conversation(messages)
-        with self._translated(None):
+        with self._endpoint.key_hidden(), self._translated(None):
             return int(self._client.messages.count_tokens(**body, timeout=self._timeout).input_tokens)
 
     def close(self) -> None:
@@ -237,12 +230,15 @@ class AnthropicBackend(Backend):
         sdk = self._sdk
         names: dict[str, Any] = {"backend": NAME, "model": self.model}
         seconds = (request.timeout if request else None) or self._timeout
+        late = TimedOut(f"{NAME}: no complete answer within {seconds:g} s (timeout)", **names)
         try:
             yield
-        except (sdk.APITimeoutError, httpx2.TimeoutException) as error:
-            raise TimedOut(f"{NAME}: no answer within {seconds:g} s (timeout)", **names) from error
+        except (sdk.APITimeoutError, httpx2.TimeoutException, TimeoutError) as error:
+            raise late from error
         except sdk.APIConnectionError as error:
             cause = error.__cause__ or error
+            if isinstance(cause, TimeoutError):
+                raise late from error
             if isinstance(cause, BackendError):
                 raise cause from error
             if isinstance(cause, httpx2.RemoteProtocolError | httpx2.ReadError):
@@ -255,8 +251,8 @@ class AnthropicBackend(Backend):
         except json.JSONDecodeError as error:
             raise BadResponse(f"{NAME}: not JSON: {error}", **names) from error
         except (AttributeError, TypeError, IndexError) as error:
-            # The SDK believes what it reads, and stumbles over an event that lacks something.
-            raise BadResponse(f"{NAME}: an event of the stream is not whole: {error}", **names) from error
+            # The SDK believes what it reads, and stumbles over what lacks something or is something else.
+            raise BadResponse(f"{NAME}: not a message, or not a whole one: {error}", **names) from error
         except httpx2.HTTPError as error:
             raise ServerFault(f"{NAME}: the connection broke during the answer: {error}", **names) from error
         except sdk.AnthropicError as error:
@@ -265,14 +261,12 @@ class AnthropicBackend(Backend):
     def _error_after_200(self, message: Any) -> BackendError:
         error = message.model_dump().get("error") or {}
         text = json.dumps({"error": error})
-        return error_from_answer(
-            STATUS_OF_TYPE.get(str(error.get("type")), 500), text, {}, backend=NAME, model=self.model
-        )
+        return error_from_answer(status_of_error(error), text, {}, backend=NAME, model=self.model)
 
     def _status_error(self, error: Any) -> BackendError:
-        status = error.status_code if error.status_code != 200 else STATUS_OF_TYPE.get(error.type, 500)
+        status = error.status_code if error.status_code != 200 else status_of_error({"type": error.type})
         headers = {**error.response.headers, "x-request-id": error.request_id}
-        body = _body_text(error).replace(self._endpoint.api_key or "\0", "[the key]")
+        body = _body_text(error)
         return error_from_answer(status, body, headers, backend=NAME, model=self.model)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import queue
 import threading
@@ -19,6 +20,7 @@ from osport.backends._one_at_a_time import OneAtATime
 from osport.backends._options import check_seconds, refuse_unknown
 from osport.backends._token_text import TokenText
 from osport.backends._visible_text import VisibleText
+from osport.core.deadline import Deadline
 from osport.core.types import FinishReason
 from osport.errors import ContextOverflow, MissingDependency, TimedOut, UsageError
 from osport.plugin import (
@@ -53,8 +55,8 @@ class TransformersBackend(Backend):
     ``model``: the folder of a Hugging Face model, or its name on the Hub if it was downloaded before.
     ``context``: tokens that prompt and answer may have together (default: what the model was trained with, at
     most 8192); ``dtype`` (``auto``: as the weights are stored, ``bfloat16``, ``float16``, ``float32``); ``device``
-    as torch names it (a GPU if there is one); ``timeout`` of one call, waiting in the queue included (600 s; looked
-    at between tokens). No code of the model's folder is run.
+    as torch names it (a GPU if there is one); ``timeout`` of one call, waiting in the queue included, loading the
+    model not (600 s; looked at between tokens). No code of the model's folder is run.
 
     Raises :class:`~osport.errors.UsageError` (options), :class:`~osport.errors.ModelNotFound`,
     :class:`~osport.errors.FormatError` (not a model's folder), :class:`~osport.errors.MissingDependency`.
@@ -127,8 +129,8 @@ class TransformersBackend(Backend):
     def generate(self, request: Request) -> Completion:
         """Answer one request."""
         prompt = self._prompt(request)
-        with self._queue.turn(request.timeout or self._timeout):
-            return self._answer(request, prompt, lambda _: None)
+        with self._turn(request) as deadline:
+            return self._answer(request, prompt, deadline, lambda _: None)
 
     def stream(self, request: Request) -> Iterator[Delta]:
         """Answer piece by piece. The model is taken until the last piece is read or the iterator closed."""
@@ -143,11 +145,11 @@ class TransformersBackend(Backend):
                 pieces.put(piece)
 
             try:
-                pieces.put(self._answer(request, prompt, hand_on))
+                pieces.put(self._answer(request, prompt, deadline, hand_on))
             except BaseException as error:  # noqa: BLE001 - raised again where the stream is read
                 pieces.put(error)
 
-        with self._queue.turn(request.timeout or self._timeout):
+        with self._turn(request) as deadline:
             worker = threading.Thread(target=work, name="osport-transformers", daemon=True)
             worker.start()
             try:
@@ -175,7 +177,7 @@ class TransformersBackend(Backend):
     def score(self, request: Request, continuations: Sequence[str]) -> tuple[ContinuationScore, ...]:
         """The log-probability of each continuation, its text cut into tokens by itself; nothing is sampled."""
         prompt = self._prompt(request)
-        with self._queue.turn(request.timeout or self._timeout), self._queue.step():
+        with self._turn(request), self._queue.step():
             generator = self._generator()
             ids = generator.encoded(prompt.tokens)
             self._room(ids)
@@ -185,6 +187,21 @@ class TransformersBackend(Backend):
                 self._room([*ids, *range(len(tokens))])
                 scores.append(ContinuationScore(text, tuple(tokens)))
             return tuple(scores)
+
+    @contextlib.contextmanager
+    def _turn(self, request: Request) -> Iterator[Deadline]:
+        """The model, loaded, for one call, and until when that may take.
+
+        Loading cannot be broken off, and is of use for every later call: its time is not the call's.
+        """
+        timeout = request.timeout or self._timeout
+        deadline = Deadline.after(timeout)
+        with self._queue.turn(deadline.left):
+            if self._loaded is None:
+                with self._queue.step():
+                    self._generator()
+                deadline = Deadline.after(timeout)
+            yield deadline
 
     def close(self) -> None:
         """Free the model; a call that runs ends at its next token."""
@@ -221,10 +238,11 @@ class TransformersBackend(Backend):
             )
         return self._context - len(prompt)
 
-    def _answer(self, request: Request, prompt: HfPrompt, hand_on: Callable[[str], None]) -> Completion:
+    def _answer(
+        self, request: Request, prompt: HfPrompt, deadline: Deadline, hand_on: Callable[[str], None]
+    ) -> Completion:
         """The whole answer; ``hand_on`` gets its pieces, an empty one where a token shows nothing yet."""
         started = time.perf_counter()
-        timeout = request.timeout or self._timeout
         sampling = request.sampling.filled()
         text = TokenText(sampling.stop or ())
         visible = VisibleText(
@@ -252,8 +270,9 @@ class TransformersBackend(Backend):
                 nonlocal decoded
                 if self._closing.is_set():
                     raise UsageError(f"{NAME}: this model was closed during the call; make a new Model")
-                if time.perf_counter() - started > timeout:
-                    raise TimedOut(f"{NAME}: no complete answer within {timeout:g} s (timeout)", backend=NAME)
+                if not deadline.left:
+                    what = f"no complete answer within {deadline.seconds:g} s (timeout)"
+                    raise TimedOut(f"{NAME}: {what}", backend=NAME)
                 produced.append(token)
                 if token in generator.ends:
                     return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from osport.core.secrets import shown_url
 from osport.doctor.builds import build_findings
 from osport.doctor.finding import Finding
 from osport.doctor.gpu import gpu_findings
@@ -26,7 +27,7 @@ def diagnose(reference: str | None = None) -> tuple[Finding, ...]:
         try:
             backend = parse_reference(reference).backend
         except UsageError as error:
-            return (Finding("problem", "reference", reference, str(error)),)
+            return (Finding("problem", "reference", shown_url(reference), str(error)),)
     builds = asked_builds(backend)
     return (
         *build_findings(builds),
