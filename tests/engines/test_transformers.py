@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from importlib.util import find_spec
 
 import pytest
@@ -55,6 +57,38 @@ def test_greedy_answers_repeat_and_seeds_matter(backend):
     assert backend.generate(request).text == backend.generate(request).text
     other = ask("Name a fish.", max_tokens=12, temperature=1.0, seed=4)
     assert backend.generate(request).text != backend.generate(other).text
+
+
+def test_waiting_in_the_queue_is_part_of_the_timeout(backend):
+    backend.load()
+    held = threading.Event()
+
+    def hold():
+        with backend._queue.turn(9):
+            held.set()
+            time.sleep(0.8)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    held.wait()
+    began = time.perf_counter()
+    with pytest.raises(TimedOut, match=r"within 1 s"):
+        backend.generate(ask("Tell me a very long story.", max_tokens=400, temperature=1.0, timeout=1))
+    assert time.perf_counter() - began < 1.6
+    holder.join()
+
+
+def test_loading_is_no_part_of_the_timeout(hf_model, monkeypatch):
+    load = TransformersBackend._generator
+
+    def slowly(self):
+        if self._loaded is None:
+            time.sleep(0.6)
+        return load(self)
+
+    monkeypatch.setattr(TransformersBackend, "_generator", slowly)
+    with TransformersBackend(str(hf_model), **SMALL) as fresh:
+        assert fresh.generate(ask("Say hi", max_tokens=1, timeout=0.6)).usage.completion_tokens == 1
 
 
 def test_a_fault_inside_the_mask_is_raised(backend, monkeypatch):

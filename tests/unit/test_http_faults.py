@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 import time
@@ -13,6 +14,7 @@ import pytest
 
 from osport.backends.anthropic import AnthropicBackend
 from osport.backends.llama_server import LlamaServerBackend
+from osport.core.types import Tool
 from osport.errors import (
     AuthFailed,
     BackendError,
@@ -20,10 +22,12 @@ from osport.errors import (
     BadResponse,
     ContextOverflow,
     ModelNotFound,
+    OsportError,
     RateLimited,
     ServerFault,
     TimedOut,
     Unreachable,
+    UsageError,
 )
 from osport.plugin import Constraint, Message, Request
 
@@ -147,9 +151,19 @@ def test_a_redirect_is_not_followed(fake, llama):
         assert elsewhere.seen == []
 
 
+WHOLE = {"choices": [{"message": {"content": "yes"}, "finish_reason": "stop"}]}
+
+
 @pytest.mark.parametrize(
-    "body", ["<html>", "[]", "{}", '{"choices": [{}]}', '{"choices": [{"message": {"content": 7}}]}']
-)
+    "body",
+    [
+        "<html>", "[]", "{}", '{"choices": [{}]}', '{"choices": [{"message": {"content": 7}}]}',
+        json.dumps({**WHOLE, "model": 5}),
+        json.dumps({**WHOLE, "usage": {"prompt_tokens": "9"}}),
+        json.dumps({**WHOLE, "usage": {"completion_tokens": -1}}),
+        json.dumps({**WHOLE, "usage": [9, 1]}),
+    ],
+)  # fmt: skip
 def test_what_is_no_answer_is_not_taken_for_one(fake, llama, body):
     fake.answer = lambda handler: handler.reply(200, body)
     with pytest.raises(BadResponse):
@@ -220,6 +234,86 @@ def test_a_server_that_drips_times_out_all_the_same(fake, llama):
     assert time.monotonic() - started < 2
 
 
+def test_a_server_that_falls_silent_in_its_answer_has_no_second_timeout(fake, llama):
+    def stall(handler: FakeHandler) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Type", "text/event-stream")
+        handler.end_headers()
+        time.sleep(0.4)
+        handler.wfile.write(b":")
+        time.sleep(1)
+
+    fake.answer = stall
+    started = time.monotonic()
+    both(llama, TimedOut, Request(ASK.messages, timeout=0.5))
+    assert time.monotonic() - started < 1.4
+
+
+@pytest.mark.parametrize("way", ["generate", "stream", "agenerate", "astream", "score"])
+def test_all_routes_of_a_call_share_its_timeout(fake, llama, way):
+    def slow(handler: FakeHandler) -> None:
+        time.sleep(0.3)
+        answering(routes={"/v1/models": LISTED, "/apply-template": {"prompt": "x"}, "/tokenize": {"tokens": [1]}})(
+            handler
+        )
+
+    fake.answer = slow
+    request = Request((*ASK.messages, Message.assistant("well")), timeout=0.7)
+    ask = {
+        "generate": lambda: llama.generate(request),
+        "stream": lambda: list(llama.stream(request)),
+        "agenerate": lambda: asyncio.run(llama.agenerate(request)),
+        "astream": lambda: asyncio.run(all_of(llama.astream(request))),
+        "score": lambda: llama.score(request, ["yes"]),
+    }[way]
+    started = time.monotonic()
+    with pytest.raises(TimedOut, match=r"within 0\.7 s"):
+        ask()
+    assert 0.6 < time.monotonic() - started < 1
+
+
+async def all_of(pieces):
+    return [piece async for piece in pieces]
+
+
+def test_close_ends_calls_of_event_loops_too(fake, llama):
+    fake.answer = lambda handler: time.sleep(1)
+
+    async def ask():
+        call = asyncio.create_task(llama.agenerate(ASK))
+        while not fake.seen:
+            await asyncio.sleep(0.01)
+        llama.close()
+        return await call
+
+    started = time.monotonic()
+    with pytest.raises(OsportError):
+        asyncio.run(ask())
+    assert time.monotonic() - started < 0.8
+
+
+def test_what_cannot_be_written_as_text_is_a_usage_error(fake, llama):
+    tool = Tool("weather", "tells \ud834 it")
+    fake.answer = lambda handler: handler.reply(200, json.dumps({"chat_template": "{{ tools }}"}))
+    with pytest.raises(UsageError, match="surrogate"):
+        llama.generate(Request(ASK.messages, tools=(tool,)))
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        ({"code": "invalid_api_key"}, AuthFailed),
+        ({"code": "model_not_found"}, ModelNotFound),
+        ({"type": "invalid_request_error"}, BadRequest),
+        ({"code": "rate_limit_exceeded"}, RateLimited),
+        ({"code": 0}, ServerFault),
+    ],
+)
+def test_an_error_behind_a_200_is_what_its_words_say(fake, llama, error, expected):
+    fake.answer = lambda handler: handler.reply(200, json.dumps({"error": {"message": "no", **error}}))
+    both(llama, expected)
+
+
 def test_nobody_listens():
     with LlamaServerBackend("http://127.0.0.1:9") as backend:
         both(backend, Unreachable)
@@ -287,6 +381,17 @@ def test_a_status_of_the_messages_api_has_its_error_and_is_not_retried(fake, sta
     assert caught.value.status == status
     assert caught.value.retry_after == (3.0 if caught.value.retryable else None)
     assert len(fake.seen) == 1
+
+
+@pytest.mark.parametrize("body", ["[1]", '"text"', "7", '{"type": "message"}'])
+def test_what_is_no_message_is_not_taken_for_one(fake, body):
+    fake.answer = lambda handler: handler.reply(200, body)
+    with AnthropicBackend(f"m@{fake.url}", api_key=lambda: SECRET) as claude:
+        with pytest.raises(BadResponse):
+            claude.generate(ASK)
+        fake.answer = lambda handler: handler.reply(200, "data: {}\n\n", kind="text/event-stream")
+        with pytest.raises(BadResponse):
+            claude.generate(ASK)
 
 
 def test_claude_says_too_long_in_words_only(fake):

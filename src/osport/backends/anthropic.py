@@ -250,7 +250,7 @@ class AnthropicBackend(Backend):
             raise BadResponse(f"{NAME}: {error}", **names) from error
         except json.JSONDecodeError as error:
             raise BadResponse(f"{NAME}: not JSON: {error}", **names) from error
-        except (AttributeError, TypeError, IndexError) as error:
+        except (AssertionError, AttributeError, TypeError, IndexError) as error:
             # The SDK believes what it reads, and stumbles over what lacks something or is something else.
             raise BadResponse(f"{NAME}: not a message, or not a whole one: {error}", **names) from error
         except httpx2.HTTPError as error:
