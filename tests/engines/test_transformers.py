@@ -110,6 +110,38 @@ def test_limits_are_kept(backend):
     assert backend.generate(ask()).text
 
 
+def test_loading_takes_nothing_of_the_time_of_a_call(hf_model, backend, monkeypatch):
+    backend.generate(ask(max_tokens=1))
+    loaded = backend._loaded
+
+    def slowly(*arguments, **options):
+        time.sleep(4.0)
+        return loaded
+
+    monkeypatch.setattr("osport.backends.transformers.HfGenerator", slowly)
+    with TransformersBackend(str(hf_model), **SMALL) as fresh:
+        assert fresh.generate(ask(max_tokens=1, timeout=3.0)).usage.completion_tokens == 1
+
+
+def test_waiting_in_the_queue_takes_from_the_time_of_a_call(backend):
+    took: list[float] = []
+
+    def call() -> None:
+        started = time.monotonic()
+        with pytest.raises(TimedOut, match=r"2\.5 s"):
+            backend.generate(ask("Write a long story.", max_tokens=400, timeout=2.5))
+        took.append(time.monotonic() - started)
+
+    pieces = backend.stream(ask("Write a long story.", max_tokens=400))
+    next(pieces)
+    second = threading.Thread(target=call)
+    second.start()
+    time.sleep(2.0)
+    pieces.close()
+    second.join()
+    assert took[0] < 4.0
+
+
 def test_penalties_that_the_package_lacks_are_refused(hf_model):
     from osport import Model
 

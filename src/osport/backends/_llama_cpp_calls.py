@@ -67,7 +67,7 @@ class LlamaCppCalls:
 
     def load(self) -> None:
         """Load the model now."""
-        with self._queue.turn(self.settings.timeout), self._queue.step():
+        with self._queue.turn(self.settings.timeout, Interruption()), self._queue.step():
             self._loaded()
 
     def answer(self, request: Request, interruption: Interruption, *, pieces: bool) -> Generator[str, None, Completion]:
@@ -189,9 +189,7 @@ class LlamaCppCalls:
         Loading does not count against the time. What is given is the way to make one step with the engine.
         """
         timeout = timeout or self.settings.timeout
-        waiting = time.monotonic()
-        with self._queue.turn(timeout):
-            left = timeout - (time.monotonic() - waiting)
+        with self._queue.turn(timeout, interruption) as left:
             with self._queue.step():
                 engine = self._loaded()
                 flag = engine.stop_flag()

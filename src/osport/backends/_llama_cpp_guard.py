@@ -20,7 +20,7 @@ from osport.backends._interruption import Interruption
 from osport.backends._llama_cpp_calls import NAME, Settings
 from osport.backends._one_at_a_time import OneAtATime
 from osport.core.types import Completion, ContinuationScore, Message, Request
-from osport.errors import BackendError, ServerFault, TimedOut, UnsupportedFeature, UsageError
+from osport.errors import ServerFault, TimedOut, UnsupportedFeature, UsageError
 
 __all__ = ["GuardedCalls"]
 
@@ -48,7 +48,7 @@ class GuardedCalls:
 
     def load(self) -> None:
         """Start the child and load the model now."""
-        with self._queue.turn(self.settings.timeout):
+        with self._queue.turn(self.settings.timeout, Interruption()):
             self._running()
 
     def answer(self, request: Request, interruption: Interruption, *, pieces: bool) -> Generator[str, None, Completion]:
@@ -97,11 +97,7 @@ class GuardedCalls:
     def _turn(self, request: Request, interruption: Interruption) -> Iterator[tuple[_Child, Request, float]]:
         """A child for one call, the request with the time that is left to it, and when that was."""
         timeout = request.timeout or self.settings.timeout
-        waiting = time.monotonic()
-        with self._queue.turn(timeout):
-            left = max(timeout - (time.monotonic() - waiting), 0.001)
-            if interruption.asked:
-                raise BackendError(f"{NAME}: the call was cancelled", backend=NAME)
+        with self._queue.turn(timeout, interruption) as left:
             child = self._running()
             sent = time.perf_counter()
             try:

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 from osport.backends._hf_generation import HfGenerator
 from osport.backends._hf_model import HfModel
 from osport.backends._hf_prompt import HfPrompt, prompt_of
+from osport.backends._interruption import Interruption
 from osport.backends._llama_constraints import refuse_stop_strings
 from osport.backends._one_at_a_time import OneAtATime
 from osport.backends._options import check_seconds, refuse_unknown
@@ -98,8 +99,8 @@ class TransformersBackend(Backend):
 
     def load(self) -> None:
         """Load the model now."""
-        with self._queue.turn(self._timeout), self._queue.step():
-            self._generator()
+        with self._turn(None):
+            pass
 
     def capabilities(self) -> Capabilities:
         """No presence and frequency penalties; tools and thinking as far as the model's template has them."""
@@ -171,32 +172,33 @@ class TransformersBackend(Backend):
         tokens = self._prompt(Request(messages)).tokens
         if not isinstance(tokens, str):
             return len(tokens)
-        with self._queue.turn(self._timeout), self._queue.step():
+        with self._turn(None), self._queue.step():
             return len(self._generator().encoded(tokens))
 
     def score(self, request: Request, continuations: Sequence[str]) -> tuple[ContinuationScore, ...]:
         """The log-probability of each continuation, its text cut into tokens by itself; nothing is sampled."""
         prompt = self._prompt(request)
-        with self._turn(request), self._queue.step():
+        with self._turn(request) as deadline, self._queue.step():
             generator = self._generator()
             ids = generator.encoded(prompt.tokens)
             self._room(ids)
             scores = []
             for text in continuations:
+                _check(deadline)
                 tokens = generator.score(ids, text)
                 self._room([*ids, *range(len(tokens))])
                 scores.append(ContinuationScore(text, tuple(tokens)))
             return tuple(scores)
 
     @contextlib.contextmanager
-    def _turn(self, request: Request) -> Iterator[Deadline]:
+    def _turn(self, request: Request | None) -> Iterator[Deadline]:
         """The model, loaded, for one call, and until when that may take.
 
         Loading cannot be broken off, and is of use for every later call: its time is not the call's.
         """
-        timeout = request.timeout or self._timeout
+        timeout = (request.timeout if request is not None else None) or self._timeout
         deadline = Deadline.after(timeout)
-        with self._queue.turn(deadline.left):
+        with self._queue.turn(deadline.left, Interruption()):
             if self._loaded is None:
                 with self._queue.step():
                     self._generator()
@@ -270,9 +272,7 @@ class TransformersBackend(Backend):
                 nonlocal decoded
                 if self._closing.is_set():
                     raise UsageError(f"{NAME}: this model was closed during the call; make a new Model")
-                if not deadline.left:
-                    what = f"no complete answer within {deadline.seconds:g} s (timeout)"
-                    raise TimedOut(f"{NAME}: {what}", backend=NAME)
+                _check(deadline)
                 produced.append(token)
                 if token in generator.ends:
                     return True
@@ -328,6 +328,11 @@ class TransformersBackend(Backend):
         whole = prompt.finished(completion, shown=visible.shown)
         hand_on(whole.text[len(visible.shown) :])
         return whole
+
+
+def _check(deadline: Deadline) -> None:
+    if not deadline.left:
+        raise TimedOut(f"{NAME}: no complete answer within {deadline.seconds:g} s (timeout)", backend=NAME)
 
 
 def _engine_name() -> str:
