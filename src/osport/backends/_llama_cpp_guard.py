@@ -20,7 +20,7 @@ from osport.backends._interruption import Interruption
 from osport.backends._llama_cpp_calls import NAME, Settings
 from osport.backends._one_at_a_time import OneAtATime
 from osport.core.types import Completion, ContinuationScore, Message, Request
-from osport.errors import ServerFault, TimedOut, UnsupportedFeature, UsageError
+from osport.errors import BackendError, ServerFault, TimedOut, UnsupportedFeature, UsageError
 
 __all__ = ["GuardedCalls"]
 
@@ -113,7 +113,8 @@ class GuardedCalls:
                         "process was ended, the next call starts a new one",
                         backend=NAME,
                     ) from error
-                raise self._fault(child, "ended during this call; the next call starts a new one") from error
+                what = "ended during this call; the next call starts a new one"
+                raise ServerFault(self._ended(child, what), backend=NAME) from error
             finally:
                 if child.talking:
                     child.fall_silent()
@@ -138,14 +139,14 @@ class GuardedCalls:
                 what = f"did not load {self.settings.path} within {self._startup_timeout:g} s (startup_timeout)"
                 raise TimedOut(f"{NAME}: the engine's process {what}", backend=NAME) from error
             what = f"ended while it loaded {self.settings.path} with context={self.settings.context}"
-            raise self._fault(child, what) from error
+            raise BackendError(self._ended(child, what), backend=NAME) from error
         except BaseException:
             child.stop()
             raise
         return child
 
-    def _fault(self, child: _Child, what: str) -> ServerFault:
-        return ServerFault(f"{NAME}: the engine's process {what}. {SHORT_OF_MEMORY} {child.ended()}", backend=NAME)
+    def _ended(self, child: _Child, what: str) -> str:
+        return f"{NAME}: the engine's process {what}. {SHORT_OF_MEMORY} {child.ended()}"
 
 
 class _Child(ChildProcess):

@@ -20,6 +20,7 @@ from typing import IO, Any
 
 from attrs import define, field, frozen
 
+from osport.backends._child_process import BESIDE_OTHERS
 from osport.backends._engine_log import EngineLog
 from osport.errors import (
     BackendError,
@@ -189,8 +190,8 @@ class VllmEngine:
     def running(self) -> Running:
         """The child, started if need be.
 
-        Raises :class:`~osport.errors.BackendError` when it does not start, which trying again would not change;
-        :class:`~osport.errors.ServerFault` when it died and was restarted too often without an answer in between;
+        Raises :class:`~osport.errors.BackendError`, which trying again would not change, when it does not start,
+        and when it has died in spite of three restarts without an answer in between;
         :class:`~osport.errors.TimedOut` when it does not load in time.
         """
         with self._lock:
@@ -203,7 +204,7 @@ class VllmEngine:
                     self.restarts = 0
                 if self.restarts >= MAX_RESTARTS:
                     what = f"the engine died again after {MAX_RESTARTS} restarts without an answer and is not restarted"
-                    raise ServerFault(self._ended(self._running, what), **self.names)
+                    raise BackendError(self._ended(self._running, what), **self.names)
                 self.restarts += 1
                 self._stop()
                 self._running = self._start()
@@ -328,7 +329,7 @@ class VllmEngine:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env={**os.environ, **self._environment},
+            env={**BESIDE_OTHERS, **os.environ, **self._environment},
             # A group of its own: what vLLM starts ends with it, and Ctrl-C reaches the parent only.
             start_new_session=True,
         )

@@ -170,11 +170,11 @@ class LlamaServerBackend(Backend):
 
     def generate(self, request: Request) -> Completion:
         """Answer one request."""
-        return self._run(self._dialogue.answer(request), request.timeout)
+        return self._answered(self._run(self._dialogue.answer(request), request.timeout))
 
     async def agenerate(self, request: Request) -> Completion:
         """Answer one request on the event loop; cancelling closes the connection, which frees the slot."""
-        return await self._arun(self._dialogue.answer(request), request.timeout)
+        return self._answered(await self._arun(self._dialogue.answer(request), request.timeout))
 
     def stream(self, request: Request) -> Iterator[Delta]:
         """Answer piece by piece; closing the iterator closes the connection, which frees the slot."""
@@ -184,7 +184,7 @@ class LlamaServerBackend(Backend):
                 if delta := call.take(payload):
                     yield delta
             completion = self._http.run(self._dialogue.completed(call), where)
-        yield Delta("", completion)
+        yield Delta("", self._answered(completion))
 
     async def astream(self, request: Request) -> AsyncIterator[Delta]:
         """:meth:`stream` on the event loop; leaving it, or cancelling, closes the connection."""
@@ -196,11 +196,11 @@ class LlamaServerBackend(Backend):
                     if delta := call.take(payload):
                         yield delta
             completion = await self._http.arun(self._dialogue.completed(call), where)
-        yield Delta("", completion)
+        yield Delta("", self._answered(completion))
 
     def score(self, request: Request, continuations: Sequence[str]) -> tuple[ContinuationScore, ...]:
         """The log-probability of each continuation, of all its tokens, as the model itself gives it."""
-        return self._run(self._dialogue.scores(request, continuations), request.timeout)
+        return self._answered(self._run(self._dialogue.scores(request, continuations), request.timeout))
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
         """Prompt tokens of these messages, rendered and counted by the server itself."""
@@ -212,6 +212,11 @@ class LlamaServerBackend(Backend):
         self._http.close()
         if self._embedded is not None:
             self._embedded.close()
+
+    def _answered(self, answer: T) -> T:
+        if self._embedded is not None:
+            self._embedded.answered()
+        return answer
 
     def _run(self, asking: Asking[T], timeout: float | None = None) -> T:
         with self._watching(timeout) as where:

@@ -53,8 +53,6 @@ ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",
     # On a CPU, vLLM would pin its threads to cores, the same ones in each process.
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-    # Threads that spin while they wait for one another crawl as soon as another process wants their core.
-    "GOMP_SPINCOUNT": "300",
 }
 
 
@@ -68,7 +66,7 @@ class VllmBackend(Backend):
     ``gpu_memory_utilization``, the share of a GPU's memory to take (0.9); ``kv_cache_bytes``, the memory for the
     cache instead of what is left of that share (on a CPU: 2 GiB); ``eager``, whether to do without compiling (None:
     on a CPU yes); ``prompt_cache``, whether what a prompt shares with an earlier one is not computed again (True);
-    ``timeout`` of one call (600 s); ``startup_timeout`` (600 s).
+    ``timeout`` of one call, loading not included (600 s); ``startup_timeout`` (600 s).
 
     Raises :class:`~osport.errors.UsageError` (options), :class:`~osport.errors.ModelNotFound`,
     :class:`~osport.errors.FormatError` (not a model's folder), :class:`~osport.errors.MissingDependency`.
