@@ -6,7 +6,7 @@ import asyncio
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -29,7 +29,7 @@ from osport.errors import (
     Unreachable,
     UsageError,
 )
-from osport.plugin import Constraint, Message, Request
+from osport.plugin import Constraint, Delta, Message, Request
 
 ASK = Request((Message.user("hi"),))
 SECRET = "sk-very-secret"
@@ -392,6 +392,81 @@ def test_what_is_no_message_is_not_taken_for_one(fake, body):
         fake.answer = lambda handler: handler.reply(200, "data: {}\n\n", kind="text/event-stream")
         with pytest.raises(BadResponse):
             claude.generate(ASK)
+
+
+@pytest.mark.parametrize("way", ["agenerate", "astream"])
+def test_a_cancelled_call_of_the_messages_api_closes_its_connection(fake, way):
+    asked, closed = threading.Event(), threading.Event()
+
+    def silent(handler: FakeHandler) -> None:
+        handler.connection.settimeout(5)
+        asked.set()
+        if handler.connection.recv(1) == b"":
+            closed.set()
+
+    async def all_of(pieces: AsyncIterator[Delta]) -> list[Delta]:
+        return [piece async for piece in pieces]
+
+    async def give_up(claude: AnthropicBackend) -> bool:
+        task = asyncio.create_task(claude.agenerate(ASK) if way == "agenerate" else all_of(claude.astream(ASK)))
+        assert await asyncio.to_thread(asked.wait, 10)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        return await asyncio.to_thread(closed.wait, 3)
+
+    fake.answer = silent
+    with AnthropicBackend(f"m@{fake.url}", api_key=lambda: SECRET, timeout=20) as claude:
+        assert asyncio.run(give_up(claude))
+
+
+@pytest.mark.parametrize("way", ["agenerate", "astream"])
+def test_the_messages_api_that_drips_times_out_for_asyncio_too(fake, way):
+    def drip(handler: FakeHandler) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Type", "text/event-stream" if way == "astream" else "application/json")
+        handler.end_headers()
+        for _ in range(30):
+            try:
+                handler.wfile.write(b": still here\n\n" if way == "astream" else b" ")
+            except OSError:
+                return
+            time.sleep(0.1)
+
+    async def answer(claude: AnthropicBackend) -> object:
+        late = Request(ASK.messages, timeout=0.4)
+        return await claude.agenerate(late) if way == "agenerate" else [piece async for piece in claude.astream(late)]
+
+    fake.answer = drip
+    with AnthropicBackend(f"m@{fake.url}", api_key=lambda: SECRET) as claude:
+        started = time.monotonic()
+        with pytest.raises(TimedOut, match=r"0\.4 s"):
+            asyncio.run(answer(claude))
+        assert time.monotonic() - started < 2
+
+
+def test_an_answer_of_another_kind_is_refused_for_asyncio_too(fake):
+    fake.answer = lambda handler: handler.reply(200, "<html>", kind="text/html")
+    with (
+        AnthropicBackend(f"m@{fake.url}", api_key=lambda: SECRET) as claude,
+        pytest.raises(BadResponse, match="text/html"),
+    ):
+        asyncio.run(claude.agenerate(ASK))
+
+
+def test_a_prompt_without_spaces_that_was_cut_is_noticed_by_the_messages_api(fake):
+    body = {
+        "id": "msg_1",
+        "type": "message",
+        "role": "assistant",
+        "model": "m",
+        "content": [{"type": "text", "text": "ok"}],
+        "stop_reason": "end_turn",
+        "usage": {"input_tokens": 20, "output_tokens": 1},
+    }
+    fake.answer = lambda handler: handler.reply(200, json.dumps(body))
+    with AnthropicBackend(f"m@{fake.url}", api_key=lambda: SECRET) as claude, pytest.raises(ContextOverflow):
+        claude.generate(Request((Message.user("\N{CJK UNIFIED IDEOGRAPH-6D77}" * 2000),)))
 
 
 def test_claude_says_too_long_in_words_only(fake):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from osport.backends._http_deadline import limit_connection, watched, wire_until
 from osport.core.deadline import Deadline
 from osport.errors import BadResponse
 
-__all__ = ["watched_transport"]
+__all__ = ["watched_async_transport", "watched_transport"]
 
 KINDS = ("application/json", "text/event-stream")
 
@@ -27,12 +28,41 @@ def watched_transport(backend: str) -> Any:
             request.extensions["trace"] = limit_connection
             with wire_until(deadline):
                 response = super().handle_request(request)
-            kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
-            if response.is_success and kind not in KINDS:
+            if error := _other_kind(response, backend):
                 response.close()
-                what = f"the answer is {kind or 'of no type'}, neither JSON nor events; is this the right server?"
-                raise BadResponse(f"{backend}: {what}", backend=backend)
+                raise error
             response.stream = watched(response.stream, deadline, httpx2.SyncByteStream)
             return response
 
-    return Transport()
+    return Transport(verify=_tls())
+
+
+def watched_async_transport(backend: str) -> Any:
+    """:func:`watched_transport` for asyncio, where the caller sees to the deadline."""
+    import httpx2
+
+    class Transport(httpx2.AsyncHTTPTransport):
+        async def handle_async_request(self, request: Any) -> Any:
+            response = await super().handle_async_request(request)
+            if error := _other_kind(response, backend):
+                await response.aclose()
+                raise error
+            return response
+
+    return Transport(verify=_tls())
+
+
+def _other_kind(response: Any, backend: str) -> BadResponse | None:
+    kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if not response.is_success or kind in KINDS:
+        return None
+    what = f"the answer is {kind or 'of no type'}, neither JSON nor events; is this the right server?"
+    return BadResponse(f"{backend}: {what}", backend=backend)
+
+
+@functools.cache
+def _tls() -> Any:
+    """Reading the certificates takes longer than many an answer: once for all clients."""
+    import httpx2
+
+    return httpx2.create_ssl_context()

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from importlib.metadata import version
 from typing import Any, ClassVar
 
 from osport.backends._answer_checks import check_model, check_prompt_tokens
-from osport.backends._anthropic_transport import watched_transport
+from osport.backends._anthropic_transport import watched_async_transport, watched_transport
+from osport.backends._chat_checks import fewest_tokens
 from osport.backends._http_errors import error_from_answer, status_of_error
 from osport.backends._options import check_seconds, refuse_unknown
 from osport.backends._servers import endpoint_of, server_url, split_reference
+from osport.core.deadline import Deadline
 from osport.core.types import FinishReason
 from osport.errors import (
     AuthFailed,
@@ -99,14 +102,15 @@ class AnthropicBackend(Backend):
         if not self._endpoint.api_key:
             how = self._endpoint.withheld or f"set {KEY_VARIABLE} or give api_key, a callable that returns it"
             raise AuthFailed(f"{NAME}: no API key; {how}", backend=NAME)
-        self._client = anthropic.Anthropic(
-            api_key=self._endpoint.api_key,
-            base_url=self._endpoint.url,
-            max_retries=0,
-            timeout=self._timeout,
-            # The SDK would follow a redirect to another host, and take the key along.
-            http_client=anthropic.DefaultHttpxClient(follow_redirects=False, transport=watched_transport(NAME)),
-        )
+        self._options: dict[str, Any] = {
+            "api_key": self._endpoint.api_key,
+            "base_url": self._endpoint.url,
+            "max_retries": 0,
+            "timeout": self._timeout,
+        }
+        # The SDK would follow a redirect to another host, and take the key along.
+        direct = anthropic.DefaultHttpxClient(follow_redirects=False, transport=watched_transport(NAME))
+        self._client = anthropic.Anthropic(**self._options, http_client=direct)
         self._closed = False
 
     def capabilities(self) -> Capabilities:
@@ -129,7 +133,17 @@ class AnthropicBackend(Backend):
         started = time.perf_counter()
         with self._endpoint.key_hidden(), self._translated(request):
             message = self._client.messages.create(**body, timeout=request.timeout or self._timeout)
-            return self._completion(message, body, time.perf_counter() - started)
+            return self._completion(request, message, body, time.perf_counter() - started)
+
+    async def agenerate(self, request: Request) -> Completion:
+        """Answer one request on the event loop; cancelling closes the connection."""
+        body = self._body(request)
+        started = time.perf_counter()
+        seconds = request.timeout or self._timeout
+        with self._endpoint.key_hidden(), self._translated(request):
+            async with asyncio.timeout(Deadline.after(seconds).left), self._async_client() as client:
+                message = await client.messages.create(**body, timeout=seconds)
+            return self._completion(request, message, body, time.perf_counter() - started)
 
     def stream(self, request: Request) -> Iterator[Delta]:
         """Answer piece by piece; closing the iterator closes the connection."""
@@ -149,7 +163,33 @@ class AnthropicBackend(Backend):
                     first = first or time.perf_counter() - started
                     yield Delta(text)
             message = events.get_final_message()
-            completion = self._completion(message, body, time.perf_counter() - started, first)
+            completion = self._completion(request, message, body, time.perf_counter() - started, first)
+        yield Delta("", completion)
+
+    async def astream(self, request: Request) -> AsyncIterator[Delta]:
+        """:meth:`stream` on the event loop; leaving it, or cancelling, closes the connection."""
+        body = self._body(request)
+        started = time.perf_counter()
+        first: float | None = None
+        seconds = request.timeout or self._timeout
+        deadline = Deadline.after(seconds)
+        with self._endpoint.key_hidden(), self._translated(request):
+            async with contextlib.AsyncExitStack() as connection:
+                async with asyncio.timeout(deadline.left):
+                    client = await connection.enter_async_context(self._async_client())
+                    events = await connection.enter_async_context(client.messages.stream(**body, timeout=seconds))
+                texts = aiter(events.text_stream)
+                while True:
+                    # Around each wait, never around a yield: it would cancel what the consumer does meanwhile.
+                    async with asyncio.timeout(deadline.left):
+                        text = await anext(texts, None)
+                    if text is None:
+                        break
+                    if text:
+                        first = first or time.perf_counter() - started
+                        yield Delta(text)
+                message = await events.get_final_message()
+            completion = self._completion(request, message, body, time.perf_counter() - started, first)
         yield Delta("", completion)
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
@@ -162,6 +202,12 @@ class AnthropicBackend(Backend):
         """Close the connections."""
         self._closed = True
         self._client.close()
+
+    def _async_client(self) -> Any:
+        """The SDK's client for one call: a connection that is kept would belong to the event loop that opened it."""
+        sdk = self._sdk
+        direct = sdk.DefaultAsyncHttpxClient(follow_redirects=False, transport=watched_async_transport(NAME))
+        return sdk.AsyncAnthropic(**self._options, http_client=direct)
 
     def _body(self, request: Request) -> dict[str, Any]:
         if request.constraint is not None:
@@ -188,7 +234,9 @@ class AnthropicBackend(Backend):
             "messages": [{"role": turn.role, "content": turn.content} for turn in turns],
         }
 
-    def _completion(self, message: Any, body: dict[str, Any], latency: float, ttft: float | None = None) -> Completion:
+    def _completion(
+        self, request: Request, message: Any, body: dict[str, Any], latency: float, ttft: float | None = None
+    ) -> Completion:
         if getattr(message, "type", None) == "error":
             raise self._error_after_200(message)
         check_model(self.model, _undated(message.model, self.model), backend=NAME)
@@ -201,7 +249,7 @@ class AnthropicBackend(Backend):
             usage = message.usage
             read = usage.cache_read_input_tokens or 0
             prompt = usage.input_tokens + (usage.cache_creation_input_tokens or 0) + read
-            check_prompt_tokens(_words_in(body), prompt, backend=NAME, model=self.model)
+            check_prompt_tokens(fewest_tokens(request), prompt, backend=NAME, model=self.model)
             reasoning = "".join(block.thinking for block in message.content if block.type == "thinking")
             return Completion(
                 text="".join(block.text for block in message.content if block.type == "text"),
@@ -274,12 +322,6 @@ def _undated(answered: str | None, asked: str) -> str | None:
     """The name asked for, where the answer's is the same with a date behind it."""
     dated = answered is not None and re.fullmatch(re.escape(asked) + r"-\d{8}", answered)
     return asked if dated else answered
-
-
-def _words_in(body: dict[str, Any]) -> int:
-    """Words of the conversation: no tokenizer makes fewer tokens of them."""
-    system = [block["text"] for block in body.get("system", ())]
-    return sum(len(text.split()) for text in (*system, *(turn["content"] for turn in body["messages"])))
 
 
 def _body_text(error: Any) -> str:
