@@ -14,7 +14,7 @@ import pytest
 
 from osport.backends.anthropic import AnthropicBackend
 from osport.backends.llama_server import LlamaServerBackend
-from osport.core.types import Tool
+from osport.backends.openai import OpenAIBackend
 from osport.errors import (
     AuthFailed,
     BackendError,
@@ -23,13 +23,15 @@ from osport.errors import (
     ContextOverflow,
     ModelNotFound,
     OsportError,
+    OutputError,
     RateLimited,
     ServerFault,
     TimedOut,
+    Truncated,
     Unreachable,
     UsageError,
 )
-from osport.plugin import Constraint, Delta, Message, Request
+from osport.plugin import Constraint, Delta, Message, Request, Tool
 
 ASK = Request((Message.user("hi"),))
 SECRET = "sk-very-secret"
@@ -576,3 +578,52 @@ def test_log_probabilities_that_are_not_those_asked_for_are_refused(fake, llama)
         fake.answer = answer
         with pytest.raises(BadResponse):
             llama.score(ASK, ["yes"])
+
+
+WEATHER = Tool("weather", "tells it", {"type": "object", "properties": {"city": {"type": "string"}}})
+WHOLE, CUT = '{"city": "Bern"}', '{"ci'
+
+
+@pytest.mark.parametrize("backend", ["llama_server", "openai"])
+@pytest.mark.parametrize(
+    ("called", "finish", "asked", "error", "words"),
+    [
+        ([("weather", WHOLE)], "tool_calls", {"tool_choice": "required"}, None, ""),
+        ([("weather", CUT)], "length", {}, Truncated, "cut off"),
+        ([("weather", CUT)], "stop", {}, OutputError, "not JSON"),
+        ([("weather", WHOLE)] * 2, "tool_calls", {}, None, ""),
+        ([("weather", WHOLE)] * 2, "tool_calls", {"parallel_tools": False}, BadResponse, "parallel_tools=False"),
+        ([("rm", "{}")], "tool_calls", {}, OutputError, "none of the tools"),
+        ([("weather", WHOLE)], "tool_calls", {"tools": ()}, OutputError, "none of the tools"),
+        ([("weather", WHOLE)], "tool_calls", {"tool_choice": "none"}, BadResponse, "tool_choice='none' was ignored"),
+        ([], "stop", {"tool_choice": "required"}, BadResponse, "called none"),
+        ([], "length", {"tool_choice": "required"}, None, ""),
+        ([], "stop", {"tool_choice": "weather"}, BadResponse, "called none"),
+        ([], "stop", {}, None, ""),
+    ],
+)
+def test_calls_are_judged_alike_whoever_the_server_is(fake, backend, called, finish, asked, error, words):
+    entries = [
+        {"index": place, "id": f"c{place}", "type": "function", "function": {"name": name, "arguments": arguments}}
+        for place, (name, arguments) in enumerate(called)
+    ]
+    answer = {
+        "id": "1",
+        "model": "m",
+        "choices": [{"index": 0, "finish_reason": finish, "message": {"content": "", "tool_calls": entries}}],
+        "usage": {"prompt_tokens": 9, "completion_tokens": 9},
+    }
+    props = {"chat_template": "{{ tools }}", "default_generation_settings": {"n_ctx": 4096}}
+    about = {"/props": props, "/v1/models": {"data": [{"id": "m"}]}}
+    fake.answer = lambda handler: handler.reply(200, json.dumps(about.get(handler.path, answer)))
+    request = Request(**{"messages": ASK.messages, "tools": (WEATHER,), **asked})
+    opened = LlamaServerBackend(fake.url) if backend == "llama_server" else OpenAIBackend(f"m@{fake.url}/v1")
+    with opened as engine:
+        if error is None:
+            completion = engine.generate(request)
+            assert [call.name for call in completion.tool_calls] == [name for name, _ in called]
+            assert completion.finish_reason == finish
+        else:
+            with pytest.raises(error, match=words) as caught:
+                engine.generate(request)
+            assert type(caught.value) is error

@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping
 from typing import Any, ClassVar
 
-from attrs import evolve, field, frozen
+from attrs import field, frozen
 
 from osport.backends import _chat_checks as checks
 from osport.backends._chat_wire import ChatAnswer
@@ -175,5 +175,4 @@ class HttpChatBackend(Backend):
             logprobs_from="model" if with_logprobs else None,
             determinism=self.determinism,
         )
-        calls = checks.tool_calls(answer, request, completion)
-        return evolve(completion, tool_calls=calls, finish_reason="tool_calls") if calls else completion
+        return checks.with_calls(answer, request, completion)

@@ -16,20 +16,20 @@ from osport.backends._answer_checks import (
     could_be_cut,
     prompt_bytes,
 )
-from osport.backends._chat_checks import logprobs_there
+from osport.backends._chat_checks import logprobs_there, with_calls
+from osport.backends._chat_wire import ChatAnswer, wire_messages
 from osport.backends._embedded_server import Settings, engine_name
 from osport.backends._gguf_model import GgufModel
 from osport.backends._llama_constraints import constraint_fields, enforcement_of, refuse_stop_strings
 from osport.backends._llama_http import Ask, Asking
 from osport.backends._llama_scores import scores_of, tokens_of
-from osport.backends._llama_wire import Answer, request_fields, tool_fields, wire_messages
+from osport.backends._llama_wire import request_fields, tool_fields
 from osport.core.types import Completion, ContinuationScore, Delta, Determinism, Request, Thinking
 from osport.errors import (
     BackendError,
     BadRequest,
     BadResponse,
     ModelNotFound,
-    OutputError,
     TemplateError,
     UnsupportedFeature,
     UsageError,
@@ -48,7 +48,7 @@ class Call:
 
     request: Request
     ask: Ask
-    answer: Answer
+    answer: ChatAnswer
     started: float = field(factory=time.perf_counter)
     first_text: float | None = None
 
@@ -94,7 +94,7 @@ class Dialogue:
         rendered by the server and sent back as a prompt, which is never repeated.
         """
         refuse_stop_strings(request)
-        started, answer = time.perf_counter(), Answer(request.logprobs or 0)
+        started, answer = time.perf_counter(), ChatAnswer(NAME, request.logprobs or 0)
         ends = self.gguf.ends if self.gguf is not None else ()
         fields = constraint_fields(request.constraint, embedded=self.settings is not None, ends=ends)
         # The server sees that a client has gone when it writes to it, so it is to write while it reads the prompt too.
@@ -117,7 +117,8 @@ class Dialogue:
         if tools and not takes_tools(template):
             raise UnsupportedFeature("tools", NAME, reason="the model's chat template writes none")
         thinking = thinking_fields(request.thinking, template or "")
-        return {"messages": wire_messages(request.messages), **tools, **thinking}
+        messages = wire_messages(NAME, request.messages, reasoning_as="reasoning_content")
+        return {"messages": messages, **tools, **thinking}
 
     def _rendered(self, request: Request) -> Asking[str]:
         """The whole prompt as a text."""
@@ -168,7 +169,6 @@ class Dialogue:
             backend=NAME,
             usage=answer.usage,
             reasoning=answer.reasoning,
-            tool_calls=answer.tool_calls.calls(),
             enforcement=enforcement_of(request.constraint, engine=engine_name() if self.settings else ""),
             effective={"route": call.ask.path, **self._started_with(), **effective},
             latency=seconds,
@@ -178,7 +178,7 @@ class Dialogue:
             logprobs_from=None if request.logprobs is None else "model",
             determinism=self._determinism,
         )
-        return with_calls(completion, request)
+        return with_calls(answer, request, completion)
 
     @property
     def _determinism(self) -> Determinism:
@@ -282,17 +282,3 @@ def names_in(listed: Any) -> tuple[str, ...]:
         return (str(entry["id"]), *(str(alias) for alias in entry.get("aliases") or ()))
     except (KeyError, TypeError, ValueError, AttributeError):
         return ()
-
-
-def with_calls(completion: Completion, request: Request) -> Completion:
-    """The completion, if its tool calls are such as were asked for.
-
-    Raises :class:`~osport.errors.OutputError` for an unknown tool, and for none where one was required.
-    """
-    unknown = [call.name for call in completion.tool_calls if call.name not in {tool.name for tool in request.tools}]
-    if unknown:
-        raise OutputError(f"the model called {unknown[0]!r}, which is none of the tools", completion)
-    needed = request.tools and request.tool_choice not in ("auto", "none")
-    if needed and not completion.tool_calls and completion.finish_reason != "length":
-        raise OutputError(f"tool_choice={request.tool_choice!r}, and the model called no tool", completion)
-    return completion
