@@ -171,7 +171,7 @@ class Model(Classifies):
 
     def count_tokens(self, prompt: str | Message | Sequence[Message]) -> int:
         """Prompt tokens after the chat template. Raises UnsupportedFeature where the engine cannot say."""
-        request = to_request(prompt)
+        request = self._asked(prompt, {})
         with self._errors():
             return self.backend.count_tokens(request.messages)
 

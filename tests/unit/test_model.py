@@ -472,8 +472,9 @@ def test_a_batch_needs_a_worker():
 def test_a_call_after_close_is_a_usage_error():
     with Model("echo:") as model:
         pass
-    with pytest.raises(UsageError, match=r"after close\(\)"):
-        model.generate("hi")
+    for call in (model.generate, model.count_tokens):
+        with pytest.raises(UsageError, match=r"after close\(\)"):
+            call("hi")
     assert repr(model) == "Model('echo:', closed)"
 
 

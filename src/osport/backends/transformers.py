@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from typing import Any, ClassVar
 
 from osport.backends._hf_generation import HfGenerator
-from osport.backends._hf_model import HfModel
+from osport.backends._hf_model import HfModel, check_dtype
 from osport.backends._hf_prompt import HfPrompt, prompt_of
 from osport.backends._interruption import Interruption
 from osport.backends._llama_constraints import refuse_stop_strings
@@ -43,7 +43,6 @@ __all__ = ["TransformersBackend"]
 NAME = "transformers"
 KINDS: frozenset[str] = frozenset({"json_schema", "choice", "regex", "grammar"})
 SAMPLING = ALL_SAMPLING - {"presence_penalty", "frequency_penalty"}
-DTYPES = ("auto", "bfloat16", "float16", "float32")
 
 
 class _LeftError(Exception):
@@ -84,11 +83,9 @@ class TransformersBackend(Backend):
         for package in ("transformers", "torch"):
             if find_spec(package) is None:
                 raise MissingDependency(package, "transformers")
-        if dtype not in DTYPES:
-            raise UsageError(f"{NAME}: dtype={dtype!r}: must be one of {', '.join(DTYPES)}")
         if device is not None and not isinstance(device, str):
             raise UsageError(f"{NAME}: device={device!r}: must be a name such as 'cpu' or 'cuda:0'")
-        self._dtype = dtype
+        self._dtype = check_dtype(NAME, dtype)
         self._device = device
         self._timeout = check_seconds(NAME, "timeout", timeout)
         self._hf = HfModel.find(model, backend=NAME)

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from attrs import frozen
 
-from osport.backends._hf_model import HfModel
+from osport.backends._hf_model import HfModel, check_dtype
 from osport.backends._hf_prompt import HfPrompt, prompt_of
 from osport.backends._llama_constraints import compiled, refuse_stop_strings
 from osport.backends._options import check_number, check_seconds, check_switch, default_threads, refuse_unknown
@@ -42,7 +42,6 @@ OPTIONS = (
     "context", "dtype", "threads", "tensor_parallel", "gpu_memory_utilization", "kv_cache_bytes", "eager",
     "prompt_cache", "timeout", "startup_timeout",
 )  # fmt: skip
-DTYPES = ("auto", "bfloat16", "float16", "float32")
 KV_CACHE_ON_CPU = 2 * 2**30
 MOST_LOGPROBS = 20
 # vLLM works on this many at the same time by default; more would only wait there, with their clocks running.
@@ -96,8 +95,6 @@ class VllmBackend(Backend):
     ) -> None:
         super().__init__(model)
         refuse_unknown(NAME, unknown, OPTIONS)
-        if dtype not in DTYPES:
-            raise UsageError(f"{NAME}: dtype={dtype!r}: must be one of {', '.join(DTYPES)}")
         if not isinstance(gpu_memory_utilization, int | float) or not 0 < gpu_memory_utilization <= 1:
             raise UsageError(f"{NAME}: gpu_memory_utilization={gpu_memory_utilization!r}: must be above 0, at most 1")
         self._timeout = check_seconds(NAME, "timeout", timeout)
@@ -107,7 +104,7 @@ class VllmBackend(Backend):
             "model": str(self._hf.folder),
             "served_model_name": self._hf.name,
             "max_model_len": self._hf.checked_context(context, backend=NAME),
-            "dtype": dtype,
+            "dtype": check_dtype(NAME, dtype),
             "tensor_parallel_size": check_number(NAME, "tensor_parallel", tensor_parallel, at_least=1),
             "gpu_memory_utilization": float(gpu_memory_utilization),
             "kv_cache_memory_bytes": None

@@ -20,7 +20,8 @@ def diagnose(reference: str | None = None) -> tuple[Finding, ...]:
 
     With a reference only the packages that its backend needs are looked at. Engines are imported in processes
     of their own, for a wheel that was built for another CPU ends the process that imports it. No model is
-    loaded, no question is asked; a server is asked for what it tells of itself, without a key.
+    loaded, no question is asked; a server is asked for what it tells of itself, without a key, and by the
+    backend with its own.
     """
     backend: str | None = None
     if reference is not None:
