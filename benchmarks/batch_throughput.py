@@ -1,20 +1,26 @@
-"""Many requests at once: Model.batch against a bare asyncio client, on the same engine and the same requests.
+"""Many requests at once: Model.batch against what the engine itself offers, on the same requests.
 
-The engine is llama.cpp's embedded server; the bare client sends the same bodies through httpx. The two ways take
-turns; what counts is the median of the ratios of neighbours.
+For llama.cpp's embedded server and for a vLLM server that is a bare asyncio client: the same bodies through httpx, so
+many at a time. For vLLM in process it is vLLM's own ``LLM.chat`` with the same settings, in a process of its own. The
+two ways take turns; what counts is the median of the ratios of neighbours.
 
-    python benchmarks/batch_throughput.py [MODEL.gguf or catalogue name] [--concurrency 8] [--requests 32] [--rounds 7]
+    python benchmarks/batch_throughput.py [REFERENCE] [--concurrency 8] [--requests 32] [--rounds 7]
+
+REFERENCE: ``llama_server:MODEL`` (the default, with smollm2-135m), ``vllm:FOLDER``, or
+``vllm:NAME@http://host:port/v1``, its key in VLLM_API_KEY and its URL again in VLLM_BASE_URL.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import httpx
+from direct_calls import chat_route, conversation
 
 from osport import Completion, Model
 
@@ -35,11 +41,7 @@ def through_model(model: Model, number: int, concurrency: int) -> int:
 
 def through_httpx(model: Model, number: int, concurrency: int) -> int:
     """What a careful caller would write: the same route and fields, no streaming."""
-    effective = dict(model.generate("hi", max_tokens=TOKENS).effective)
-    url = model.backend.endpoint.url + str(effective.pop("route"))  # type: ignore[attr-defined]
-    for name in ("stream", "return_progress", "stream_options"):
-        effective.pop(name, None)
-    headers = {"Authorization": f"Bearer {model.backend.endpoint.api_key}"}  # type: ignore[attr-defined]
+    url, headers, fields = chat_route(model, TOKENS)
 
     async def all_of_them() -> int:
         gate = asyncio.Semaphore(concurrency)
@@ -47,13 +49,24 @@ def through_httpx(model: Model, number: int, concurrency: int) -> int:
 
             async def one(prompt: str) -> int:
                 async with gate:
-                    body = {**effective, "messages": [{"role": "user", "content": prompt}]}
-                    answer = await client.post(url, json=body)
+                    answer = await client.post(url, json={**fields, "messages": conversation(prompt)})
                     return int(answer.raise_for_status().json()["usage"]["completion_tokens"])
 
             return sum(await asyncio.gather(*map(one, prompts(number))))
 
     return asyncio.run(all_of_them())
+
+
+@contextlib.contextmanager
+def without_osport(model: Model, number: int, concurrency: int) -> Iterator[tuple[str, Callable[[], int]]]:
+    """The other way and its name."""
+    if model.capabilities.batch:
+        import direct_vllm
+
+        with direct_vllm.apart(model, "LLM") as worker:
+            yield "LLM.chat", lambda: direct_vllm.batch(worker, prompts(number), TOKENS).tokens
+    else:
+        yield "httpx", lambda: through_httpx(model, number, concurrency)
 
 
 def rate(call: Callable[[], int]) -> float:
@@ -63,17 +76,22 @@ def rate(call: Callable[[], int]) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Model.batch against a bare asyncio client.")
-    parser.add_argument("model", nargs="?", default="smollm2-135m")
+    parser = argparse.ArgumentParser(description="Model.batch against what the engine itself offers.")
+    parser.add_argument("reference", nargs="?", default="llama_server:smollm2-135m")
     parser.add_argument("--concurrency", type=int, default=8)
     parser.add_argument("--requests", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=7)
     asked = parser.parse_args()
-    with Model(f"llama_server:{asked.model}", context=512, slots=asked.concurrency) as model:
-        ways = {
-            "Model.batch": lambda: through_model(model, asked.requests, asked.concurrency),
-            "httpx": lambda: through_httpx(model, asked.requests, asked.concurrency),
-        }
+    options: dict[str, object] = {}
+    if asked.reference.startswith("llama_server:"):
+        options = {"context": 512, "slots": asked.concurrency}
+    elif "@http" not in asked.reference:
+        options = {"context": 512, "kv_cache_bytes": 500_000_000}
+    with (
+        Model(asked.reference, **options) as model,
+        without_osport(model, asked.requests, asked.concurrency) as (other, bare),
+    ):
+        ways = {"Model.batch": lambda: through_model(model, asked.requests, asked.concurrency), other: bare}
         for way in ways.values():
             way()
         rates: dict[str, list[float]] = {name: [] for name in ways}

@@ -61,9 +61,6 @@ class TestLlamaCppInProcess(BackendConformance):
 class TestAnthropic(BackendConformance):
     """The vendor's protocol, spoken to llama.cpp's own ``/v1/messages``."""
 
-    exceptions = {
-        "test_a_prefill_is_continued_or_refused": "llama.cpp's /v1/messages repeats the prefill, Anthropic's does not",
-    }
     overflow = TOO_LONG
 
     @pytest.fixture(scope="class", autouse=True)

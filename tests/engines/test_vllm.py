@@ -215,7 +215,7 @@ def test_a_model_that_does_not_load_shows_the_log_and_leaves_nothing(hf_model):
         wait_until_gone(broken._engine.pid or -1)
 
 
-def test_close_while_it_loads_and_while_it_answers(hf_model, backend):
+def test_close_while_it_loads(hf_model):
     loading = VllmBackend(str(hf_model), **SMALL)
     outcome: list[BaseException] = []
 
@@ -233,12 +233,15 @@ def test_close_while_it_loads_and_while_it_answers(hf_model, backend):
     assert len(outcome) == 1
 
 
-def test_close_ends_every_process(backend):
-    backend.load()
+def test_close_ends_every_process_and_the_call_that_runs(backend):
+    pieces = backend.stream(LONG)
+    next(pieces)
     child = backend._engine.pid
     assert len(processes_of(child)) > 1
     backend.close()
     assert not processes_of(child)
+    with pytest.raises(UsageError, match="closed"):
+        list(pieces)
     with pytest.raises(UsageError, match="closed"):
         backend.generate(SHORT)
 

@@ -144,6 +144,15 @@ def test_a_stream_without_an_end_is_no_answer(backend):
 
 
 @pytest.mark.parametrize("backend", EVERYONE)
+def test_a_cancelled_task_does_not_wait_for_its_answer(backend):
+    with FakeServer(lies=["slow_drip"]) as server, opened(backend, server) as model:
+        began = time.monotonic()
+        with pytest.raises(TimeoutError):
+            asyncio.run(asyncio.wait_for(model.agenerate(PROMPT, timeout=5), 0.3))
+        assert time.monotonic() - began < 2
+
+
+@pytest.mark.parametrize("backend", EVERYONE)
 def test_a_redirect_is_not_followed_and_takes_no_key_along(backend):
     with FakeServer() as elsewhere, FakeServer(lies=["redirects"], redirect_to=elsewhere.url) as server:
         with opened(backend, server) as model:

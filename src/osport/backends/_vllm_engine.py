@@ -20,7 +20,6 @@ from typing import IO, Any
 
 from attrs import define, field, frozen
 
-from osport.backends._child_process import BESIDE_OTHERS
 from osport.backends._engine_log import EngineLog
 from osport.errors import (
     BackendError,
@@ -329,7 +328,7 @@ class VllmEngine:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env={**BESIDE_OTHERS, **os.environ, **self._environment},
+            env={**os.environ, **self._environment},
             # A group of its own: what vLLM starts ends with it, and Ctrl-C reaches the parent only.
             start_new_session=True,
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import re
 import time
@@ -13,21 +12,18 @@ from importlib.metadata import version
 from typing import Any, ClassVar
 
 from osport.backends._answer_checks import check_model, check_prompt_tokens
+from osport.backends._anthropic_errors import MessagesErrors
 from osport.backends._anthropic_transport import watched_async_transport, watched_transport
 from osport.backends._chat_checks import fewest_tokens
-from osport.backends._http_errors import error_from_answer, status_of_error
+from osport.backends._http_client import ONE_STREAM
 from osport.backends._options import check_seconds, refuse_unknown
 from osport.backends._servers import endpoint_of, server_url, split_reference
 from osport.core.deadline import Deadline
 from osport.core.types import FinishReason
 from osport.errors import (
     AuthFailed,
-    BackendError,
     BadResponse,
     MissingDependency,
-    ServerFault,
-    TimedOut,
-    Unreachable,
     UnsupportedFeature,
     UsageError,
 )
@@ -102,6 +98,7 @@ class AnthropicBackend(Backend):
         if not self._endpoint.api_key:
             how = self._endpoint.withheld or f"set {KEY_VARIABLE} or give api_key, a callable that returns it"
             raise AuthFailed(f"{NAME}: no API key; {how}", backend=NAME)
+        self._errors = MessagesErrors(NAME, self.model, self._endpoint)
         self._options: dict[str, Any] = {
             "api_key": self._endpoint.api_key,
             "base_url": self._endpoint.url,
@@ -114,9 +111,17 @@ class AnthropicBackend(Backend):
         self._closed = False
 
     def capabilities(self) -> Capabilities:
-        """Chat with prefill; of the sampling parameters only ``max_tokens`` and ``stop`` exist."""
+        """Chat; of the sampling parameters only ``max_tokens`` and ``stop`` exist.
+
+        A prefill is taken by Anthropic's own service alone: llama.cpp's route repeats it in the answer, and vLLM's
+        begins a new turn behind it.
+        """
         return Capabilities(
-            chat=True, prefill=True, stream=True, count_tokens=True, sampling=frozenset({"max_tokens", "stop"})
+            chat=True,
+            prefill=self._endpoint.url == VENDOR,
+            stream=True,
+            count_tokens=True,
+            sampling=frozenset({"max_tokens", "stop"}),
         )
 
     def facts(self) -> ModelFacts:
@@ -131,16 +136,15 @@ class AnthropicBackend(Backend):
         """Answer one request."""
         body = self._body(request)
         started = time.perf_counter()
-        with self._endpoint.key_hidden(), self._translated(request):
-            message = self._client.messages.create(**body, timeout=request.timeout or self._timeout)
+        with self._errors.translated(seconds := self._seconds(request)):
+            message = self._client.messages.create(**body, timeout=seconds)
             return self._completion(request, message, body, time.perf_counter() - started)
 
     async def agenerate(self, request: Request) -> Completion:
         """Answer one request on the event loop; cancelling closes the connection."""
         body = self._body(request)
         started = time.perf_counter()
-        seconds = request.timeout or self._timeout
-        with self._endpoint.key_hidden(), self._translated(request):
+        with self._errors.translated(seconds := self._seconds(request)):
             async with asyncio.timeout(Deadline.after(seconds).left), self._async_client() as client:
                 message = await client.messages.create(**body, timeout=seconds)
             return self._completion(request, message, body, time.perf_counter() - started)
@@ -151,12 +155,9 @@ class AnthropicBackend(Backend):
         started = time.perf_counter()
         first: float | None = None
         with (
-            self._endpoint.key_hidden(),
-            self._translated(request),
+            self._errors.translated(seconds := self._seconds(request)),
             # A stream that is left half way must not leave its connection to the next call.
-            self._client.messages.stream(
-                **body, timeout=request.timeout or self._timeout, extra_headers={"Connection": "close"}
-            ) as events,
+            self._client.messages.stream(**body, timeout=seconds, extra_headers=ONE_STREAM) as events,
         ):
             for text in events.text_stream:
                 if text:
@@ -171,9 +172,8 @@ class AnthropicBackend(Backend):
         body = self._body(request)
         started = time.perf_counter()
         first: float | None = None
-        seconds = request.timeout or self._timeout
-        deadline = Deadline.after(seconds)
-        with self._endpoint.key_hidden(), self._translated(request):
+        deadline = Deadline.after(seconds := self._seconds(request))
+        with self._errors.translated(seconds):
             async with contextlib.AsyncExitStack() as connection:
                 async with asyncio.timeout(deadline.left):
                     client = await connection.enter_async_context(self._async_client())
@@ -195,13 +195,16 @@ class AnthropicBackend(Backend):
     def count_tokens(self, messages: Sequence[Message]) -> int:
         """Prompt tokens as the API counts them: one call, free of charge."""
         body = self._conversation(messages)
-        with self._endpoint.key_hidden(), self._translated(None):
+        with self._errors.translated(self._timeout):
             return int(self._client.messages.count_tokens(**body, timeout=self._timeout).input_tokens)
 
     def close(self) -> None:
         """Close the connections."""
         self._closed = True
         self._client.close()
+
+    def _seconds(self, request: Request) -> float:
+        return request.timeout or self._timeout
 
     def _async_client(self) -> Any:
         """The SDK's client for one call: a connection that is kept would belong to the event loop that opened it."""
@@ -238,7 +241,7 @@ class AnthropicBackend(Backend):
         self, request: Request, message: Any, body: dict[str, Any], latency: float, ttft: float | None = None
     ) -> Completion:
         if getattr(message, "type", None) == "error":
-            raise self._error_after_200(message)
+            raise self._errors.after_200(message)
         check_model(self.model, _undated(message.model, self.model), backend=NAME)
         if message.stop_reason is None:
             raise BadResponse(f"{NAME}: the answer ended without a stop reason", backend=NAME, model=self.model)
@@ -270,59 +273,8 @@ class AnthropicBackend(Backend):
         except (AttributeError, TypeError) as error:
             raise BadResponse(f"{NAME}: not a message: {str(message)[:200]}", backend=NAME, model=self.model) from error
 
-    @contextlib.contextmanager
-    def _translated(self, request: Request | None) -> Iterator[None]:
-        """The SDK's errors as errors of the tree."""
-        import httpx2
-
-        sdk = self._sdk
-        names: dict[str, Any] = {"backend": NAME, "model": self.model}
-        seconds = (request.timeout if request else None) or self._timeout
-        late = TimedOut(f"{NAME}: no complete answer within {seconds:g} s (timeout)", **names)
-        try:
-            yield
-        except (sdk.APITimeoutError, httpx2.TimeoutException, TimeoutError) as error:
-            raise late from error
-        except sdk.APIConnectionError as error:
-            cause = error.__cause__ or error
-            if isinstance(cause, TimeoutError):
-                raise late from error
-            if isinstance(cause, BackendError):
-                raise cause from error
-            if isinstance(cause, httpx2.RemoteProtocolError | httpx2.ReadError):
-                raise ServerFault(f"{NAME}: the connection broke during the answer: {cause}", **names) from error
-            raise Unreachable(f"{NAME}: cannot reach {self._client.base_url}: {cause}", **names) from error
-        except sdk.APIStatusError as error:
-            raise self._status_error(error) from error
-        except sdk.APIResponseValidationError as error:
-            raise BadResponse(f"{NAME}: {error}", **names) from error
-        except json.JSONDecodeError as error:
-            raise BadResponse(f"{NAME}: not JSON: {error}", **names) from error
-        except (AssertionError, AttributeError, TypeError, IndexError) as error:
-            # The SDK believes what it reads, and stumbles over what lacks something or is something else.
-            raise BadResponse(f"{NAME}: not a message, or not a whole one: {error}", **names) from error
-        except httpx2.HTTPError as error:
-            raise ServerFault(f"{NAME}: the connection broke during the answer: {error}", **names) from error
-        except sdk.AnthropicError as error:
-            raise BackendError(f"{NAME}: {error}", **names) from error
-
-    def _error_after_200(self, message: Any) -> BackendError:
-        error = message.model_dump().get("error") or {}
-        text = json.dumps({"error": error})
-        return error_from_answer(status_of_error(error), text, {}, backend=NAME, model=self.model)
-
-    def _status_error(self, error: Any) -> BackendError:
-        status = error.status_code if error.status_code != 200 else status_of_error({"type": error.type})
-        headers = {**error.response.headers, "x-request-id": error.request_id}
-        body = _body_text(error)
-        return error_from_answer(status, body, headers, backend=NAME, model=self.model)
-
 
 def _undated(answered: str | None, asked: str) -> str | None:
     """The name asked for, where the answer's is the same with a date behind it."""
     dated = answered is not None and re.fullmatch(re.escape(asked) + r"-\d{8}", answered)
     return asked if dated else answered
-
-
-def _body_text(error: Any) -> str:
-    return json.dumps(error.body) if isinstance(error.body, dict) else str(error.body or error.message)

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from attrs import frozen
 
+from osport.backends._child_process import BESIDE_OTHERS
 from osport.backends._hf_model import HfModel, check_dtype
 from osport.backends._hf_prompt import HfPrompt, prompt_of
 from osport.backends._llama_constraints import compiled, refuse_stop_strings
@@ -48,6 +49,7 @@ MOST_LOGPROBS = 20
 AT_ONCE = 256
 FINISHES: Mapping[str, FinishReason] = {"stop": "stop", "length": "length"}
 ENVIRONMENT = {
+    **BESIDE_OTHERS,
     "HF_HUB_OFFLINE": "1",
     "VLLM_NO_USAGE_STATS": "1",
     # On a CPU, vLLM would pin its threads to cores, the same ones in each process.
