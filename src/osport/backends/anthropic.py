@@ -99,15 +99,9 @@ class AnthropicBackend(Backend):
             how = self._endpoint.withheld or f"set {KEY_VARIABLE} or give api_key, a callable that returns it"
             raise AuthFailed(f"{NAME}: no API key; {how}", backend=NAME)
         self._errors = MessagesErrors(NAME, self.model, self._endpoint)
-        self._options: dict[str, Any] = {
-            "api_key": self._endpoint.api_key,
-            "base_url": self._endpoint.url,
-            "max_retries": 0,
-            "timeout": self._timeout,
-        }
         # The SDK would follow a redirect to another host, and take the key along.
         direct = anthropic.DefaultHttpxClient(follow_redirects=False, transport=watched_transport(NAME))
-        self._client = anthropic.Anthropic(**self._options, http_client=direct)
+        self._client = anthropic.Anthropic(**self._settings(), http_client=direct)
         self._closed = False
 
     def capabilities(self) -> Capabilities:
@@ -206,11 +200,20 @@ class AnthropicBackend(Backend):
     def _seconds(self, request: Request) -> float:
         return request.timeout or self._timeout
 
+    def _settings(self) -> dict[str, Any]:
+        """The SDK's, made anew each time: a key that is kept is a key that is printed."""
+        return {
+            "api_key": self._endpoint.api_key,
+            "base_url": self._endpoint.url,
+            "max_retries": 0,
+            "timeout": self._timeout,
+        }
+
     def _async_client(self) -> Any:
         """The SDK's client for one call: a connection that is kept would belong to the event loop that opened it."""
         sdk = self._sdk
         direct = sdk.DefaultAsyncHttpxClient(follow_redirects=False, transport=watched_async_transport(NAME))
-        return sdk.AsyncAnthropic(**self._options, http_client=direct)
+        return sdk.AsyncAnthropic(**self._settings(), http_client=direct)
 
     def _body(self, request: Request) -> dict[str, Any]:
         if request.constraint is not None:
