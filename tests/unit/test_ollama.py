@@ -195,6 +195,8 @@ def test_asking_about_the_model_is_part_of_the_call(monkeypatch):
             with pytest.raises(TimedOut, match=r"within 0\.6 s"):
                 ask(Request(ASK.messages, timeout=0.6))
             assert time.monotonic() - began < 0.9
+        with pytest.raises(TimedOut, match=r"within 0\.6 s"):
+            OllamaBackend(reference, timeout=0.6).capabilities()
 
 
 @pytest.mark.parametrize(("payload"), [

@@ -181,9 +181,9 @@ class OllamaBackend(HttpChatBackend):
 
     @cached_property
     def _shown(self) -> Mapping[str, Any]:
-        self._version  # noqa: B018 - an old server drops what is sent, so it is asked nothing
         deadline = Deadline.after(self._timeout)
-        with self._explained(deadline):
+        with deadline.applied(), self._explained(deadline):
+            self._version  # noqa: B018 - an old server drops what is sent, so it is asked nothing
             shown = self._http.post(self._endpoint, "/api/show", {"model": self.model}, deadline=deadline)
         return self._object(shown, "/api/show", "details")
 

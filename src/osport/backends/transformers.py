@@ -12,6 +12,8 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Any, ClassVar
 
+from attrs import evolve
+
 from osport.backends._hf_generation import HfGenerator
 from osport.backends._hf_model import HfModel, check_dtype
 from osport.backends._hf_prompt import HfPrompt, prompt_of
@@ -96,7 +98,7 @@ class TransformersBackend(Backend):
 
     def load(self) -> None:
         """Load the model now."""
-        with self._turn(None):
+        with self._turn(self._deadline()):
             pass
 
     def capabilities(self) -> Capabilities:
@@ -126,12 +128,14 @@ class TransformersBackend(Backend):
 
     def generate(self, request: Request) -> Completion:
         """Answer one request."""
+        deadline = self._deadline(request)
         prompt = self._prompt(request)
-        with self._turn(request) as deadline:
+        with self._turn(deadline) as deadline:
             return self._answer(request, prompt, deadline, lambda _: None)
 
     def stream(self, request: Request) -> Iterator[Delta]:
         """Answer piece by piece. The model is taken until the last piece is read or the iterator closed."""
+        deadline = self._deadline(request)
         prompt = self._prompt(request)
         pieces: queue.SimpleQueue[str | Completion | BaseException] = queue.SimpleQueue()
         left = threading.Event()
@@ -147,7 +151,7 @@ class TransformersBackend(Backend):
             except BaseException as error:  # noqa: BLE001 - raised again where the stream is read
                 pieces.put(error)
 
-        with self._turn(request) as deadline:
+        with self._turn(deadline) as deadline:
             worker = threading.Thread(target=work, name="osport-transformers", daemon=True)
             worker.start()
             try:
@@ -169,37 +173,40 @@ class TransformersBackend(Backend):
         tokens = self._prompt(Request(messages)).tokens
         if not isinstance(tokens, str):
             return len(tokens)
-        with self._turn(None), self._queue.step():
+        with self._turn(self._deadline()), self._queue.step():
             return len(self._generator().encoded(tokens))
 
     def score(self, request: Request, continuations: Sequence[str]) -> tuple[ContinuationScore, ...]:
         """The log-probability of each continuation, its text cut into tokens by itself; nothing is sampled."""
+        deadline = self._deadline(request)
         prompt = self._prompt(request)
-        with self._turn(request) as deadline, self._queue.step():
+        with self._turn(deadline) as deadline, self._queue.step():
             generator = self._generator()
             ids = generator.encoded(prompt.tokens)
             self._room(ids)
             scores = []
             for text in continuations:
-                _check(deadline)
+                _check_time(deadline)
                 tokens = generator.score(ids, text)
                 self._room([*ids, *range(len(tokens))])
                 scores.append(ContinuationScore(text, tuple(tokens)))
             return tuple(scores)
 
+    def _deadline(self, request: Request | None = None) -> Deadline:
+        return Deadline.after((request.timeout if request is not None else None) or self._timeout)
+
     @contextlib.contextmanager
-    def _turn(self, request: Request | None) -> Iterator[Deadline]:
+    def _turn(self, deadline: Deadline) -> Iterator[Deadline]:
         """The model, loaded, for one call, and until when that may take.
 
         Loading cannot be broken off, and is of use for every later call: its time is not the call's.
         """
-        timeout = (request.timeout if request is not None else None) or self._timeout
-        deadline = Deadline.after(timeout)
-        with self._queue.turn(deadline.left, Interruption()):
+        with self._queue.turn(deadline.timeout, Interruption()):
             if self._loaded is None:
+                started = time.monotonic()
                 with self._queue.step():
                     self._generator()
-                deadline = Deadline.after(timeout)
+                deadline = evolve(deadline, ends=deadline.ends + time.monotonic() - started)
             yield deadline
 
     def close(self) -> None:
@@ -269,7 +276,7 @@ class TransformersBackend(Backend):
                 nonlocal decoded
                 if self._closing.is_set():
                     raise UsageError(f"{NAME}: this model was closed during the call; make a new Model")
-                _check(deadline)
+                _check_time(deadline)
                 produced.append(token)
                 if token in generator.ends:
                     return True
@@ -327,7 +334,7 @@ class TransformersBackend(Backend):
         return whole
 
 
-def _check(deadline: Deadline) -> None:
+def _check_time(deadline: Deadline) -> None:
     if not deadline.left:
         raise TimedOut(f"{NAME}: no complete answer within {deadline.seconds:g} s (timeout)", backend=NAME)
 
