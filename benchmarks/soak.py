@@ -28,7 +28,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from osport import ConstrainedOutput, Message, Model, Request
-from osport.errors import ContextOverflow, OsportError, TimedOut, UsageError
+from osport.errors import ContextOverflow, OsportError, ServerFault, TimedOut, UsageError
 
 CONTEXT = 512
 LIMIT = 120.0
@@ -48,7 +48,13 @@ def plain(model: Model, number: int) -> object:
 
 
 def streamed(model: Model, number: int) -> object:
-    *_, last = model.stream(f"Say {number}.", max_tokens=3, timeout=LIMIT)
+    pieces = model.stream(f"Say {number}.", max_tokens=3, timeout=LIMIT)
+    last = next(pieces)
+    try:
+        *_, last = last, *pieces
+    except ServerFault:
+        # A stream is not tried again once it has begun; one that a kill cut off is asked for again here.
+        *_, last = model.stream(f"Say {number}.", max_tokens=3, timeout=LIMIT)
     return last.completion
 
 

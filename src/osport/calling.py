@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from attrs import evolve
 
+from osport.core.deadline import Deadline
 from osport.core.retries import Retries
 from osport.core.types import Completion, Delta, Request
 from osport.errors import BackendError, ContractViolation, OsportError, UnsupportedFeature
@@ -23,17 +24,24 @@ class Call:
 
     def __init__(self, ref: ModelRef, request: Request, retries: Retries, *, took: float = 0.0) -> None:
         self.ref = ref
-        self.request = request
+        self._request = request
         self.completion: Completion | None = None
         self._retries = retries
         self._attempt = 1
+        self._deadline = None if request.timeout is None else Deadline.after(max(0.0, request.timeout - took))
         self._began = self._started = time.perf_counter() - took
         self._first_piece: float | None = None
 
+    @property
+    def request(self) -> Request:
+        """What to send now: a later attempt has the time that the earlier ones left."""
+        if self._attempt == 1 or self._deadline is None:
+            return self._request
+        return evolve(self._request, timeout=self._deadline.timeout)
+
     def pause(self, error: BackendError) -> float:
         """Seconds to wait before the backend is asked again; raises the error when it is not to be."""
-        timeout = self.request.timeout
-        left = math.inf if timeout is None else self._began + timeout - time.perf_counter()
+        left = math.inf if self._deadline is None else self._deadline.left
         pause = None if self._first_piece is not None else self._retries.pause(self._attempt, error, left)
         if pause is None:
             raise error

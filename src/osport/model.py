@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,10 +10,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, Unpack
 
+from attrs import evolve
+
 from osport.calling import errors_named
 from osport.classify import Classifies
 from osport.core import stage as stages_of
 from osport.core.capabilities import Capabilities
+from osport.core.deadline import Deadline
 from osport.core.facts import ModelFacts
 from osport.core.prompt import CallOptions, Prompt, to_request
 from osport.core.retries import Retries
@@ -25,6 +29,9 @@ from osport.plugin.hookspecs import ModelRef
 from osport.plugin.registry import parse_reference, registry
 
 __all__ = ["Model"]
+
+AT_ONCE = 0.05
+"""Seconds."""
 
 
 class Model(Classifies):
@@ -95,7 +102,8 @@ class Model(Classifies):
         :class:`~osport.errors.BackendError` when the engine fails, :class:`~osport.errors.OutputError`
         when the answer does not have the form asked for.
         """
-        return self._passage(output).answer(self._asked(prompt, options))
+        passage, asked = self._opened(self._asked(prompt, options), output)
+        return passage.answer(asked)
 
     def stream(self, prompt: Prompt, *, output: Stage | None = None, **options: Unpack[CallOptions]) -> Iterator[Delta]:
         """Answer piece by piece; the last delta carries the checked completion.
@@ -103,19 +111,21 @@ class Model(Classifies):
         Takes and raises what :meth:`generate` does; a broken form is raised at the end.
         Closing the iterator stops the engine.
         """
-        return self._passage(output).stream(self._asked(prompt, options))
+        passage, asked = self._opened(self._asked(prompt, options), output)
+        return passage.stream(asked)
 
     async def agenerate(
         self, prompt: Prompt, *, output: Stage | None = None, **options: Unpack[CallOptions]
     ) -> Completion:
         """:meth:`generate` for asyncio."""
-        return await self._passage(output).aanswer(self._asked(prompt, options))
+        passage, asked = await self._aopened(self._asked(prompt, options), output)
+        return await passage.aanswer(asked)
 
     def astream(
         self, prompt: Prompt, *, output: Stage | None = None, **options: Unpack[CallOptions]
     ) -> AsyncIterator[Delta]:
         """:meth:`stream` for asyncio."""
-        return self._passage(output).astream(self._asked(prompt, options))
+        return self._astreamed(self._asked(prompt, options), output)
 
     def batch(
         self,
@@ -158,15 +168,15 @@ class Model(Classifies):
         Raises :class:`~osport.errors.UnsupportedFeature` where the engine gives no log-probabilities of given
         texts, and for ``tools``, ``logprobs`` and a form that a stage asks for: no token is chosen here.
         """
-        asked = self._asked(prompt, options)
+        passage, asked = self._opened(self._asked(prompt, options), None)
         with self._errors():
             if not self.capabilities.score:
                 raise UnsupportedFeature("score", self.ref.backend, reason="its engine scores no given texts")
-        return self._passage(None).score(asked, continuations)
+        return passage.score(asked, continuations)
 
     def count_tokens(self, prompt: str | Message | Sequence[Message]) -> int:
         """Prompt tokens after the chat template. Raises UnsupportedFeature where the engine cannot say."""
-        request = to_request(prompt)
+        request = self._asked(prompt, {})
         with self._errors():
             return self.backend.count_tokens(request.messages)
 
@@ -227,6 +237,28 @@ class Model(Classifies):
             return self._asked(prompt, options)
         except OsportError as error:
             return error
+
+    def _opened(self, asked: Request, output: Stage | None) -> tuple[Passage, Request]:
+        """The way of one call, and its request with the time that is left where a server had to be asked first."""
+        if self._capabilities is not None or asked.timeout is None:
+            return self._passage(output), asked
+        deadline = Deadline.after(asked.timeout)
+        with deadline.applied():
+            passage = self._passage(output)
+        # Most backends know at once, and the errors of their calls are to name the timeout that was given.
+        spent = deadline.seconds - deadline.left
+        return passage, asked if spent < AT_ONCE else evolve(asked, timeout=deadline.timeout)
+
+    async def _aopened(self, asked: Request, output: Stage | None) -> tuple[Passage, Request]:
+        if self._capabilities is not None:
+            return self._opened(asked, output)
+        return await asyncio.to_thread(self._opened, asked, output)
+
+    async def _astreamed(self, asked: Request, output: Stage | None) -> AsyncIterator[Delta]:
+        passage, asked = await self._aopened(asked, output)
+        async with contextlib.aclosing(passage.astream(asked)) as pieces:
+            async for piece in pieces:
+                yield piece
 
     def _passage(self, output: Stage | None) -> Passage:
         return Passage(self.ref, self.backend, self.capabilities, self._pipeline(output), self._retries)

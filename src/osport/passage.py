@@ -14,6 +14,7 @@ from attrs import evolve, frozen
 from osport.calling import Call, errors_named, observed
 from osport.core import stage as stages_of
 from osport.core.capabilities import Capabilities, negotiate
+from osport.core.deadline import Deadline
 from osport.core.retries import Retries
 from osport.core.stage import Stage
 from osport.core.types import Completion, ContinuationScore, Delta, Request
@@ -36,7 +37,7 @@ class Passage:
 
     def answer(self, asked: Request, *, failed: OutputError | None = None) -> Completion:
         """The answer that passes all stages, asked for again where one of them knows how; ``failed`` did not."""
-        attempt = 0
+        attempt, deadline = 0, _deadline(asked)
         while True:
             attempt += 1
             try:
@@ -45,17 +46,17 @@ class Passage:
                 raise failed
             except OutputError as error:
                 failed = None
-                asked = self._instead(asked, error, attempt)
+                asked = self._instead(asked, error, attempt, deadline)
 
     async def aanswer(self, asked: Request) -> Completion:
         """:meth:`answer` for asyncio."""
-        attempt = 0
+        attempt, deadline = 0, _deadline(asked)
         while True:
             attempt += 1
             try:
                 return await self._aanswer(asked)
             except OutputError as error:
-                asked = self._instead(asked, error, attempt)
+                asked = self._instead(asked, error, attempt, deadline)
 
     def stream(self, asked: Request) -> Generator[Delta]:
         """The answer piece by piece; the last delta carries the checked completion."""
@@ -200,12 +201,12 @@ class Passage:
                 with self._errors():
                     raise UnsupportedFeature(f"{name} of a score", self.ref.backend, reason="a score has none")
 
-    def _instead(self, asked: Request, error: OutputError, attempt: int) -> Request:
-        """What to ask instead; raises the error when no stage knows."""
+    def _instead(self, asked: Request, error: OutputError, attempt: int, deadline: Deadline | None) -> Request:
+        """What to ask instead; raises the error when no stage knows, or no time is left."""
         request = stages_of.again(self.stages, asked, error, attempt)
-        if request is None:
+        if request is None or (deadline is not None and not deadline.left):
             raise error
-        return request
+        return request if deadline is None else evolve(request, timeout=deadline.timeout)
 
     def _finished(self, answer: object, call: Call, requests: tuple[Request, ...]) -> Completion:
         # Observers hear of an answer that the stages refuse, too.
@@ -224,3 +225,7 @@ class Passage:
 
     def _errors(self) -> contextlib.AbstractContextManager[None]:
         return errors_named(self.ref)
+
+
+def _deadline(asked: Request) -> Deadline | None:
+    return None if asked.timeout is None else Deadline.after(asked.timeout)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from pathlib import Path
 
 import pytest
 
 from osport.backends.anthropic import AnthropicBackend
 from osport.errors import AuthFailed, ContextOverflow, TimedOut, Unreachable, UnsupportedFeature, UsageError
-from osport.plugin import Constraint, Message, Request, Sampling
+from osport.plugin import Completion, Constraint, Delta, Message, Request, Sampling
 
 pytestmark = pytest.mark.engine
 
@@ -54,6 +56,46 @@ def test_a_stream_adds_up_to_its_completion(claude):
     assert last.completion.usage.completion_tokens == 6
     assert last.completion.finish_reason == "length"
     assert 0 < last.completion.ttft < last.completion.latency
+
+
+def test_async_answers_are_those_of_a_thread(claude, server):
+    async def whole_and_pieces() -> tuple[Completion, list[Delta]]:
+        return await claude.agenerate(ask()), [piece async for piece in claude.astream(ask())]
+
+    # Two event loops, one behind the other: nothing may hang on the first.
+    for _ in range(2):
+        whole, (*pieces, last) = asyncio.run(whole_and_pieces())
+        assert last.completion.text == "".join(piece.text for piece in pieces) != ""
+        for completion in (whole, last.completion):
+            assert completion.usage.prompt_tokens == server.count_tokens(CONVERSATION)
+            assert (completion.usage.completion_tokens, completion.finish_reason) == (6, "length")
+        assert 0 < last.completion.ttft < last.completion.latency
+
+
+def test_async_calls_need_no_thread(claude):
+    async def many() -> set[str]:
+        before = set(threading.enumerate())
+        calls = [asyncio.create_task(claude.agenerate(ask())) for _ in range(6)]
+        await asyncio.sleep(0.3)
+        started = {thread.name for thread in set(threading.enumerate()) - before}
+        await asyncio.gather(*calls)
+        return started
+
+    # Names are looked up on the loop's own threads.
+    assert all(name.startswith("asyncio") for name in asyncio.run(many()))
+
+
+def test_async_errors_are_those_of_a_thread(claude):
+    async def streamed(request: Request) -> list[Delta]:
+        return [piece async for piece in claude.astream(request)]
+
+    too_long = Request((Message.user("word " * 2000),), sampling=Sampling(max_tokens=4))
+    late = Request((Message.user("Write a long story."),), sampling=Sampling(max_tokens=600), timeout=0.3)
+    for answer in (claude.agenerate, streamed):
+        with pytest.raises(ContextOverflow):
+            asyncio.run(answer(too_long))
+        with pytest.raises(TimedOut, match=r"0\.3 s"):
+            asyncio.run(answer(late))
 
 
 def test_stop_sequences_are_sent(claude):

@@ -78,6 +78,12 @@ def test_streamed_log_probabilities_are_those_of_the_whole(backend):
     assert backend.generate(ask("Name a colour.")).logprobs is None
 
 
+def test_there_are_no_more_alternatives_than_tokens(backend):
+    (token,) = backend.generate(ask("Say hi", max_tokens=1, logprobs=10**6)).logprobs
+    assert 40_000 < len(token.top) < 50_000
+    assert math.fsum(math.exp(logprob) for logprob in token.top.values()) == pytest.approx(1, abs=0.01)
+
+
 def test_a_stop_string_cuts_the_tokens_as_it_cuts_the_text(backend):
     whole = backend.generate(ask("Count from one to ten.", max_tokens=24))
     cut = backend.generate(ask("Count from one to ten.", max_tokens=24, stop=(whole.text[9:14],), logprobs=0))

@@ -174,6 +174,25 @@ def test_a_call_that_is_cancelled_in_the_queue_never_begins(backend):
     assert backend._calls._child.calls == loaded + streamed + answered
 
 
+def test_calls_that_are_cancelled_in_the_queue_leave_no_thread_waiting(roomy):
+    async def cancelled() -> bool:
+        running = asyncio.create_task(roomy.agenerate(SLOW))
+        await asyncio.sleep(0.2)
+        waiting = [asyncio.create_task(roomy.agenerate(ask())) for _ in range(40)]
+        await asyncio.sleep(0.2)
+        for call in waiting:
+            call.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        # A thread of the same few that the calls waited on.
+        await asyncio.to_thread(lambda: None)
+        had_to_wait = running.done()
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        return had_to_wait
+
+    assert not asyncio.run(cancelled())
+
+
 def test_close_does_not_wait_until_the_prompt_is_read(roomy):
     outcome: list[BaseException] = []
 

@@ -16,7 +16,7 @@ from processes import alive, wait_until_gone
 from osport import Model, Retries
 from osport.backends._embedded_server import MAX_RESTARTS, EmbeddedServer
 from osport.backends.llama_server import LlamaServerBackend
-from osport.errors import ServerFault, TimedOut, UsageError
+from osport.errors import BackendError, ServerFault, TimedOut, UsageError
 from osport.plugin import Completion, Message, Request, Sampling
 
 pytestmark = pytest.mark.engine
@@ -70,14 +70,51 @@ def test_a_model_that_may_retry_answers_in_spite_of_a_death(model_path):
         assert model.backend._embedded.pid != first
 
 
-def test_a_server_that_keeps_dying_is_given_up(backend):
+@pytest.fixture
+def starts(monkeypatch):
+    """One entry for each start of an embedded server."""
+    counted: list[EmbeddedServer] = []
+    start = EmbeddedServer._start
+
+    def counting(server):
+        counted.append(server)
+        return start(server)
+
+    monkeypatch.setattr(EmbeddedServer, "_start", counting)
+    return counted
+
+
+def kill(backend):
+    os.kill(backend._embedded.pid, signal.SIGKILL)
+    backend._embedded._child.process.wait(10)
+
+
+def test_a_server_that_keeps_dying_without_an_answer_is_given_up(backend):
+    for _ in range(MAX_RESTARTS + 1):
+        backend.load()
+        kill(backend)
+    for _ in range(2):
+        with pytest.raises(BackendError, match=r"not restarted \(signal 9\)[\s\S]*engine's log") as caught:
+            backend.generate(SHORT)
+        assert not caught.value.retryable
+
+
+def test_a_server_that_dies_now_and_then_is_restarted_every_time(backend):
     for _ in range(MAX_RESTARTS + 1):
         backend.generate(SHORT)
-        os.kill(backend._embedded.pid, signal.SIGKILL)
-        backend._embedded._child.process.wait(10)
-    for _ in range(2):
-        with pytest.raises(ServerFault, match="not restarted"):
-            backend.generate(SHORT)
+        kill(backend)
+    assert list(backend.stream(SHORT))[-1].completion
+
+
+def test_a_model_that_does_not_load_is_tried_once(tmp_path, model_path, starts):
+    broken = tmp_path / "broken.gguf"
+    broken.write_bytes(model_path.read_bytes().replace(b"\x05\0\0\0\0\0\0\0llama", b"\x05\0\0\0\0\0\0\0lamma", 1))
+    with Model(f"llama_server:{broken}", context=256, threads=1) as model:
+        for number in (1, 2):
+            with pytest.raises(BackendError, match=r"did not start[\s\S]*unknown model architecture") as caught:
+                model.generate("hi")
+            assert not caught.value.retryable
+            assert len(starts) == number
 
 
 def test_loading_starts_the_server_before_the_first_call(backend):
@@ -163,16 +200,8 @@ def test_an_answer_that_takes_too_long_is_stopped(backend):
     assert backend.generate(SHORT).text
 
 
-def test_many_threads_start_one_server(backend, monkeypatch):
+def test_many_threads_start_one_server(backend, starts):
     answers: list[Completion] = []
-    starts: list[int] = []
-    start = EmbeddedServer._start
-
-    def counted(server):
-        starts.append(threading.get_ident())
-        return start(server)
-
-    monkeypatch.setattr(EmbeddedServer, "_start", counted)
 
     def call() -> None:
         answers.append(backend.generate(SHORT))

@@ -5,7 +5,7 @@ from thinkers import with_template
 
 from osport import Model
 from osport.backends.llama_server import LlamaServerBackend
-from osport.errors import OutputError, UnsupportedFeature, UsageError
+from osport.errors import UnsupportedFeature, UsageError
 from osport.plugin import Constraint, Message, Request, Sampling, Tool, ToolCall
 
 pytestmark = pytest.mark.engine
@@ -146,15 +146,3 @@ def test_a_switch_that_the_template_does_not_have_is_refused(server):
         server.generate(ask([Message.user("x")], tools=(), thinking=True))
     with pytest.raises(UnsupportedFeature, match="raw prompt"):
         server.generate(Request(prompt="x", thinking=True))
-
-
-def test_a_required_call_that_did_not_come_is_an_error():
-    from osport.backends._llama_dialogue import with_calls
-    from osport.core.types import Completion
-
-    request = ask(tool_choice="required")
-    with pytest.raises(OutputError, match="called no tool"):
-        with_calls(Completion("words", "stop"), request)
-    with pytest.raises(OutputError, match="none of the tools"):
-        with_calls(Completion("", "tool_calls", tool_calls=(ToolCall("1", "rm", {}),)), request)
-    assert with_calls(Completion("cut", "length"), request).text == "cut"

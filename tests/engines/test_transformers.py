@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from importlib.util import find_spec
 
 import pytest
 from asking import SCHEMA, ask
 
+from osport.backends._interruption import Interruption
 from osport.backends.transformers import TransformersBackend
 from osport.errors import ContextOverflow, ModelNotFound, TimedOut, UnsupportedFeature, UsageError
-from osport.plugin import Constraint
+from osport.plugin import Completion, Constraint
 from osport.testing import BackendConformance
 
 pytestmark = [
@@ -55,6 +58,43 @@ def test_greedy_answers_repeat_and_seeds_matter(backend):
     assert backend.generate(request).text == backend.generate(request).text
     other = ask("Name a fish.", max_tokens=12, temperature=1.0, seed=4)
     assert backend.generate(request).text != backend.generate(other).text
+
+
+def left_to_the_answer(backend, monkeypatch, timeout):
+    """Seconds that are left of the timeout when the model begins to answer."""
+    left = []
+    monkeypatch.setattr(
+        backend,
+        "_answer",
+        lambda request, prompt, deadline, hand_on: left.append(deadline.left) or Completion("", "stop"),
+    )
+    backend.generate(ask(timeout=timeout))
+    list(backend.stream(ask(timeout=timeout)))
+    return left
+
+
+def test_waiting_in_the_queue_is_part_of_the_timeout(hf_model, monkeypatch):
+    backend = TransformersBackend(str(hf_model), **SMALL)
+    monkeypatch.setattr(backend, "_loaded", "a fake")
+    backend._prompt(ask())  # reads the template, which takes its time once
+    held = threading.Event()
+
+    def hold():
+        with backend._queue.turn(9, Interruption()):
+            held.set()
+            time.sleep(0.5)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    held.wait()
+    assert left_to_the_answer(backend, monkeypatch, 60)[0] <= 59.6
+    holder.join()
+
+
+def test_loading_is_no_part_of_the_timeout(hf_model, monkeypatch):
+    backend = TransformersBackend(str(hf_model), **SMALL)
+    monkeypatch.setattr(backend, "_generator", lambda: time.sleep(0.5))
+    assert all(left > 59.6 for left in left_to_the_answer(backend, monkeypatch, 60))
 
 
 def test_a_fault_inside_the_mask_is_raised(backend, monkeypatch):

@@ -16,6 +16,7 @@ import pytest
 from osport import ConstrainedOutput, Model
 from osport.backends.vllm import VllmBackend
 from osport.errors import (
+    BackendError,
     ContextOverflow,
     FormatError,
     ModelNotFound,
@@ -202,12 +203,15 @@ def test_a_death_in_the_middle_is_an_error_with_the_log_and_the_next_call_answer
         list(pieces)
     wait_until_gone(child)
     assert backend.generate(SHORT).text
+    # The answers in between are told from a child that dies again and again.
+    assert backend._engine.restarts == 1
 
 
 def test_a_model_that_does_not_load_shows_the_log_and_leaves_nothing(hf_model):
     with VllmBackend(str(hf_model), **{**SMALL, "kv_cache_bytes": 1000}) as broken:
-        with pytest.raises(ServerFault, match=r"does not load[\s\S]*engine's log"):
+        with pytest.raises(BackendError, match=r"does not load[\s\S]*engine's log") as caught:
             broken.load()
+        assert not caught.value.retryable
         wait_until_gone(broken._engine.pid or -1)
 
 

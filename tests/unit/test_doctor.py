@@ -263,6 +263,22 @@ def test_a_reference_that_is_none_is_the_only_finding():
     assert (finding.level, finding.area) == ("problem", "reference")
 
 
+@pytest.mark.parametrize("reference", ["openai:m@http://u:secret@127.0.0.1:9/v1", "http://u:1234@127.0.0.1:9"])
+def test_a_password_in_a_url_is_used_for_nothing_and_not_shown(reference):
+    findings = diagnose(reference)
+    assert levels(findings, "model") == ["problem"]
+    assert levels(findings, "server") == []
+    assert "no credentials in the URL" in said(findings)
+    everything = "".join(map(str, findings))
+    assert "secret" not in everything
+    assert "1234" not in everything
+
+
+def test_a_url_that_is_none_is_a_problem():
+    (finding,) = server_findings("http://127.0.0.1:99999")
+    assert finding.level == "problem"
+
+
 def test_a_model_that_is_not_there_is_a_problem(tmp_path):
     findings = diagnose(f"llama_server:{tmp_path / 'none.gguf'}")
     assert levels(findings, "model") == ["problem"]

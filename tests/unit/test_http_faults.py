@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from osport.backends.anthropic import AnthropicBackend
 from osport.backends.llama_server import LlamaServerBackend
+from osport.backends.openai import OpenAIBackend
 from osport.errors import (
     AuthFailed,
     BackendError,
@@ -19,12 +22,16 @@ from osport.errors import (
     BadResponse,
     ContextOverflow,
     ModelNotFound,
+    OsportError,
+    OutputError,
     RateLimited,
     ServerFault,
     TimedOut,
+    Truncated,
     Unreachable,
+    UsageError,
 )
-from osport.plugin import Constraint, Message, Request
+from osport.plugin import Constraint, Delta, Message, Request, Tool
 
 ASK = Request((Message.user("hi"),))
 SECRET = "sk-very-secret"
@@ -96,6 +103,8 @@ def both(backend: LlamaServerBackend, expected: type[BackendError], request: Req
         (401, AuthFailed),
         (403, AuthFailed),
         (404, ModelNotFound),
+        (408, ServerFault),
+        (425, ServerFault),
         (422, BadRequest),
         (429, RateLimited),
         (500, ServerFault),
@@ -119,10 +128,18 @@ def test_an_error_body_of_any_shape_is_shown(fake, llama):
     assert len(str(both(llama, ServerFault))) < 600
 
 
-@pytest.mark.parametrize(("header", "seconds"), [("2.5", 2.5), ("Wed, 21 Oct 2026 07:28:00 GMT", None)])
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [("2.5", 2.5), ("Wed, 21 Oct 2015 07:28:00 GMT", 0), ("soon", None), ("inf", None), ("nan", None)],
+)
 def test_the_time_to_wait_is_handed_on(fake, llama, header, seconds):
     fake.answer = lambda handler: handler.reply(429, "{}", Retry_After=header)
     assert both(llama, RateLimited).retry_after == seconds
+
+
+def test_the_time_to_wait_may_be_a_date(fake, llama):
+    fake.answer = lambda handler: handler.reply(429, "{}", Retry_After=formatdate(time.time() + 60, usegmt=True))
+    assert 50 < both(llama, RateLimited).retry_after <= 60
 
 
 def test_a_redirect_is_not_followed(fake, llama):
@@ -136,9 +153,19 @@ def test_a_redirect_is_not_followed(fake, llama):
         assert elsewhere.seen == []
 
 
+WHOLE = {"choices": [{"message": {"content": "yes"}, "finish_reason": "stop"}]}
+
+
 @pytest.mark.parametrize(
-    "body", ["<html>", "[]", "{}", '{"choices": [{}]}', '{"choices": [{"message": {"content": 7}}]}']
-)
+    "body",
+    [
+        "<html>", "[]", "{}", '{"choices": [{}]}', '{"choices": [{"message": {"content": 7}}]}',
+        json.dumps({**WHOLE, "model": 5}),
+        json.dumps({**WHOLE, "usage": {"prompt_tokens": "9"}}),
+        json.dumps({**WHOLE, "usage": {"completion_tokens": -1}}),
+        json.dumps({**WHOLE, "usage": [9, 1]}),
+    ],
+)  # fmt: skip
 def test_what_is_no_answer_is_not_taken_for_one(fake, llama, body):
     fake.answer = lambda handler: handler.reply(200, body)
     with pytest.raises(BadResponse):
@@ -209,6 +236,86 @@ def test_a_server_that_drips_times_out_all_the_same(fake, llama):
     assert time.monotonic() - started < 2
 
 
+def test_a_server_that_falls_silent_in_its_answer_has_no_second_timeout(fake, llama):
+    def stall(handler: FakeHandler) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Type", "text/event-stream")
+        handler.end_headers()
+        time.sleep(0.4)
+        handler.wfile.write(b":")
+        time.sleep(1)
+
+    fake.answer = stall
+    started = time.monotonic()
+    both(llama, TimedOut, Request(ASK.messages, timeout=0.5))
+    assert time.monotonic() - started < 1.4
+
+
+@pytest.mark.parametrize("way", ["generate", "stream", "agenerate", "astream", "score"])
+def test_all_routes_of_a_call_share_its_timeout(fake, llama, way):
+    def slow(handler: FakeHandler) -> None:
+        time.sleep(0.3)
+        answering(routes={"/v1/models": LISTED, "/apply-template": {"prompt": "x"}, "/tokenize": {"tokens": [1]}})(
+            handler
+        )
+
+    fake.answer = slow
+    request = Request((*ASK.messages, Message.assistant("well")), timeout=0.7)
+    ask = {
+        "generate": lambda: llama.generate(request),
+        "stream": lambda: list(llama.stream(request)),
+        "agenerate": lambda: asyncio.run(llama.agenerate(request)),
+        "astream": lambda: asyncio.run(all_of(llama.astream(request))),
+        "score": lambda: llama.score(request, ["yes"]),
+    }[way]
+    started = time.monotonic()
+    with pytest.raises(TimedOut, match=r"within 0\.7 s"):
+        ask()
+    assert 0.6 < time.monotonic() - started < 1
+
+
+async def all_of(pieces):
+    return [piece async for piece in pieces]
+
+
+def test_close_ends_calls_of_event_loops_too(fake, llama):
+    fake.answer = lambda handler: time.sleep(1)
+
+    async def ask():
+        call = asyncio.create_task(llama.agenerate(ASK))
+        while not fake.seen:
+            await asyncio.sleep(0.01)
+        llama.close()
+        return await call
+
+    started = time.monotonic()
+    with pytest.raises(OsportError):
+        asyncio.run(ask())
+    assert time.monotonic() - started < 0.8
+
+
+def test_what_cannot_be_written_as_text_is_a_usage_error(fake, llama):
+    tool = Tool("weather", "tells \ud834 it")
+    fake.answer = lambda handler: handler.reply(200, json.dumps({"chat_template": "{{ tools }}"}))
+    with pytest.raises(UsageError, match="surrogate"):
+        llama.generate(Request(ASK.messages, tools=(tool,)))
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        ({"code": "invalid_api_key"}, AuthFailed),
+        ({"code": "model_not_found"}, ModelNotFound),
+        ({"type": "invalid_request_error"}, BadRequest),
+        ({"code": "rate_limit_exceeded"}, RateLimited),
+        ({"code": 0}, ServerFault),
+    ],
+)
+def test_an_error_behind_a_200_is_what_its_words_say(fake, llama, error, expected):
+    fake.answer = lambda handler: handler.reply(200, json.dumps({"error": {"message": "no", **error}}))
+    both(llama, expected)
+
+
 def test_nobody_listens():
     with LlamaServerBackend("http://127.0.0.1:9") as backend:
         both(backend, Unreachable)
@@ -276,6 +383,92 @@ def test_a_status_of_the_messages_api_has_its_error_and_is_not_retried(fake, sta
     assert caught.value.status == status
     assert caught.value.retry_after == (3.0 if caught.value.retryable else None)
     assert len(fake.seen) == 1
+
+
+@pytest.mark.parametrize("body", ["[1]", '"text"', "7", '{"type": "message"}'])
+def test_what_is_no_message_is_not_taken_for_one(fake, body):
+    fake.answer = lambda handler: handler.reply(200, body)
+    with AnthropicBackend(f"m@{fake.url}", api_key=lambda: SECRET) as claude:
+        with pytest.raises(BadResponse):
+            claude.generate(ASK)
+        fake.answer = lambda handler: handler.reply(200, "data: {}\n\n", kind="text/event-stream")
+        with pytest.raises(BadResponse):
+            claude.generate(ASK)
+
+
+@pytest.mark.parametrize("way", ["agenerate", "astream"])
+def test_a_cancelled_call_of_the_messages_api_closes_its_connection(fake, way):
+    asked, closed = threading.Event(), threading.Event()
+
+    def silent(handler: FakeHandler) -> None:
+        handler.connection.settimeout(5)
+        asked.set()
+        if handler.connection.recv(1) == b"":
+            closed.set()
+
+    async def all_of(pieces: AsyncIterator[Delta]) -> list[Delta]:
+        return [piece async for piece in pieces]
+
+    async def give_up(claude: AnthropicBackend) -> bool:
+        task = asyncio.create_task(claude.agenerate(ASK) if way == "agenerate" else all_of(claude.astream(ASK)))
+        assert await asyncio.to_thread(asked.wait, 10)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        return await asyncio.to_thread(closed.wait, 3)
+
+    fake.answer = silent
+    with AnthropicBackend(f"m@{fake.url}", api_key=lambda: SECRET, timeout=20) as claude:
+        assert asyncio.run(give_up(claude))
+
+
+@pytest.mark.parametrize("way", ["agenerate", "astream"])
+def test_the_messages_api_that_drips_times_out_for_asyncio_too(fake, way):
+    def drip(handler: FakeHandler) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Type", "text/event-stream" if way == "astream" else "application/json")
+        handler.end_headers()
+        for _ in range(30):
+            try:
+                handler.wfile.write(b": still here\n\n" if way == "astream" else b" ")
+            except OSError:
+                return
+            time.sleep(0.1)
+
+    async def answer(claude: AnthropicBackend) -> object:
+        late = Request(ASK.messages, timeout=0.4)
+        return await claude.agenerate(late) if way == "agenerate" else [piece async for piece in claude.astream(late)]
+
+    fake.answer = drip
+    with AnthropicBackend(f"m@{fake.url}", api_key=lambda: SECRET) as claude:
+        started = time.monotonic()
+        with pytest.raises(TimedOut, match=r"0\.4 s"):
+            asyncio.run(answer(claude))
+        assert time.monotonic() - started < 2
+
+
+def test_an_answer_of_another_kind_is_refused_for_asyncio_too(fake):
+    fake.answer = lambda handler: handler.reply(200, "<html>", kind="text/html")
+    with (
+        AnthropicBackend(f"m@{fake.url}", api_key=lambda: SECRET) as claude,
+        pytest.raises(BadResponse, match="text/html"),
+    ):
+        asyncio.run(claude.agenerate(ASK))
+
+
+def test_a_prompt_without_spaces_that_was_cut_is_noticed_by_the_messages_api(fake):
+    body = {
+        "id": "msg_1",
+        "type": "message",
+        "role": "assistant",
+        "model": "m",
+        "content": [{"type": "text", "text": "ok"}],
+        "stop_reason": "end_turn",
+        "usage": {"input_tokens": 20, "output_tokens": 1},
+    }
+    fake.answer = lambda handler: handler.reply(200, json.dumps(body))
+    with AnthropicBackend(f"m@{fake.url}", api_key=lambda: SECRET) as claude, pytest.raises(ContextOverflow):
+        claude.generate(Request((Message.user("\N{CJK UNIFIED IDEOGRAPH-6D77}" * 2000),)))
 
 
 def test_claude_says_too_long_in_words_only(fake):
@@ -385,3 +578,52 @@ def test_log_probabilities_that_are_not_those_asked_for_are_refused(fake, llama)
         fake.answer = answer
         with pytest.raises(BadResponse):
             llama.score(ASK, ["yes"])
+
+
+WEATHER = Tool("weather", "tells it", {"type": "object", "properties": {"city": {"type": "string"}}})
+WHOLE, CUT = '{"city": "Bern"}', '{"ci'
+
+
+@pytest.mark.parametrize("backend", ["llama_server", "openai"])
+@pytest.mark.parametrize(
+    ("called", "finish", "asked", "error", "words"),
+    [
+        ([("weather", WHOLE)], "tool_calls", {"tool_choice": "required"}, None, ""),
+        ([("weather", CUT)], "length", {}, Truncated, "cut off"),
+        ([("weather", CUT)], "stop", {}, OutputError, "not JSON"),
+        ([("weather", WHOLE)] * 2, "tool_calls", {}, None, ""),
+        ([("weather", WHOLE)] * 2, "tool_calls", {"parallel_tools": False}, BadResponse, "parallel_tools=False"),
+        ([("rm", "{}")], "tool_calls", {}, OutputError, "none of the tools"),
+        ([("weather", WHOLE)], "tool_calls", {"tools": ()}, OutputError, "none of the tools"),
+        ([("weather", WHOLE)], "tool_calls", {"tool_choice": "none"}, BadResponse, "tool_choice='none' was ignored"),
+        ([], "stop", {"tool_choice": "required"}, BadResponse, "called none"),
+        ([], "length", {"tool_choice": "required"}, None, ""),
+        ([], "stop", {"tool_choice": "weather"}, BadResponse, "called none"),
+        ([], "stop", {}, None, ""),
+    ],
+)
+def test_calls_are_judged_alike_whoever_the_server_is(fake, backend, called, finish, asked, error, words):
+    entries = [
+        {"index": place, "id": f"c{place}", "type": "function", "function": {"name": name, "arguments": arguments}}
+        for place, (name, arguments) in enumerate(called)
+    ]
+    answer = {
+        "id": "1",
+        "model": "m",
+        "choices": [{"index": 0, "finish_reason": finish, "message": {"content": "", "tool_calls": entries}}],
+        "usage": {"prompt_tokens": 9, "completion_tokens": 9},
+    }
+    props = {"chat_template": "{{ tools }}", "default_generation_settings": {"n_ctx": 4096}}
+    about = {"/props": props, "/v1/models": {"data": [{"id": "m"}]}}
+    fake.answer = lambda handler: handler.reply(200, json.dumps(about.get(handler.path, answer)))
+    request = Request(**{"messages": ASK.messages, "tools": (WEATHER,), **asked})
+    opened = LlamaServerBackend(fake.url) if backend == "llama_server" else OpenAIBackend(f"m@{fake.url}/v1")
+    with opened as engine:
+        if error is None:
+            completion = engine.generate(request)
+            assert [call.name for call in completion.tool_calls] == [name for name, _ in called]
+            assert completion.finish_reason == finish
+        else:
+            with pytest.raises(error, match=words) as caught:
+                engine.generate(request)
+            assert type(caught.value) is error

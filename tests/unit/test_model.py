@@ -8,6 +8,7 @@ import pytest
 from attrs import evolve
 
 from osport import Completion, ConstrainedOutput, Conversation, Delta, Message, Model, Request, Retries, Sampling, Tool
+from osport.core.deadline import Deadline
 from osport.core.stage import Stage
 from osport.errors import (
     BadRequest,
@@ -213,6 +214,79 @@ def test_no_retry_begins_that_the_timeout_does_not_leave_room_for():
     with pytest.raises(RateLimited):
         Model(Scripted(act)).generate("hi", timeout=1)
     assert len(asked) == 1
+
+
+def test_nobody_waits_longer_than_the_longest_wait():
+    act, asked = failing(9, RateLimited("later", retry_after=2))
+    with pytest.raises(RateLimited):
+        Model(Scripted(act), retries=Retries(most=2, first_wait=0.01, longest_wait=1)).generate("hi")
+    assert len(asked) == 1
+
+
+def test_later_attempts_have_the_time_that_is_left():
+    act, asked = failing(1, RateLimited("later", retry_after=0.1))
+    Model(Scripted(act), retries=SOON).generate("hi", timeout=5)
+    assert asked[0].timeout == 5
+    assert 4 < asked[1].timeout <= 4.9
+    asked.clear()
+
+    def again(request):
+        asked.append(request)
+        time.sleep(0.1)
+        return Completion("yes" if len(asked) == 2 else "no", "stop")
+
+    Model(Scripted(again), stages=[AskAgain()]).generate("hi", timeout=5)
+    assert 4 < asked[1].timeout <= 4.9
+    asked.clear()
+    with pytest.raises(ConstraintViolated):
+        Model(Scripted(again), stages=[AskAgain()]).generate("hi", timeout=0.05)
+    assert len(asked) == 1
+
+
+class AsksFirst(Scripted):
+    """A fake whose capabilities a server has to be asked for."""
+
+    limit = None
+
+    def capabilities(self):
+        self.limit = Deadline.after(600).seconds
+        time.sleep(0.3)
+        return super().capabilities()
+
+
+@pytest.mark.parametrize("way", ["generate", "stream", "agenerate", "astream"])
+def test_asking_for_the_capabilities_is_part_of_the_call_and_does_not_hold_up_the_loop(way):
+    asked = []
+
+    def act(request):
+        asked.append(request)
+        answer = Completion("a", "stop")
+        return iter([Delta("a"), Delta("", answer)]) if "stream" in way else answer
+
+    async def alone():
+        """How long the loop stood still at most."""
+        worst, last, task = 0.0, time.perf_counter(), asyncio.create_task(run())
+        while not task.done():
+            await asyncio.sleep(0.01)
+            worst, last = max(worst, time.perf_counter() - last), time.perf_counter()
+        await task
+        return worst
+
+    async def run():
+        if way == "agenerate":
+            await model.agenerate("hi", timeout=5)
+        else:
+            assert [piece.text async for piece in model.astream("hi", timeout=5)] == ["a", ""]
+
+    model = Model(AsksFirst(act, stream=True))
+    if way.startswith("a"):
+        assert asyncio.run(alone()) < 0.25
+    elif way == "generate":
+        model.generate("hi", timeout=5)
+    else:
+        list(model.stream("hi", timeout=5))
+    assert model.backend.limit == 5
+    assert asked[0].timeout <= 4.7
 
 
 def test_a_retry_waits_as_long_as_the_server_says():
@@ -488,8 +562,9 @@ def test_a_model_crosses_to_no_other_process():
 def test_a_call_after_close_is_a_usage_error():
     with Model("echo:") as model:
         pass
-    with pytest.raises(UsageError, match=r"after close\(\)"):
-        model.generate("hi")
+    for call in (model.generate, model.count_tokens):
+        with pytest.raises(UsageError, match=r"after close\(\)"):
+            call("hi")
     assert repr(model) == "Model('echo:', closed)"
 
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import time
 
 import pytest
 
@@ -13,7 +14,7 @@ from osport import ConstrainedOutput, Message, Model, Request, Sampling, Tool, T
 from osport.backends import _ollama_wire as wire
 from osport.backends._chat_wire import ChatAnswer
 from osport.backends.ollama import OllamaBackend
-from osport.errors import BadResponse, ModelNotFound, UnsupportedFeature, UsageError
+from osport.errors import BadResponse, ModelNotFound, TimedOut, UnsupportedFeature, UsageError
 from osport.testing import BackendConformance
 from osport.testing.fake_server import FakeServer
 
@@ -172,6 +173,40 @@ def test_a_model_that_is_not_there_is_told_from_those_that_are():
         OllamaBackend(f"no-such@{server.url}").generate(ASK)
 
 
+def test_a_model_that_is_not_there_is_told_though_the_list_of_models_fails(monkeypatch):
+    told = FakeServer.about
+    monkeypatch.setattr(FakeServer, "about", lambda *a: None if a[1] == "/api/tags" else told(*a))
+    with FakeServer() as server, pytest.raises(ModelNotFound, match="no-such"):
+        OllamaBackend(f"no-such@{server.url}").generate(ASK)
+
+
+def test_asking_about_the_model_is_part_of_the_call(monkeypatch):
+    told = FakeServer.about
+
+    def slow(server, path, body):
+        time.sleep(0.4)
+        return told(server, path, body)
+
+    monkeypatch.setattr(FakeServer, "about", slow)
+    with FakeServer() as server:
+        reference = f"{server.model}@{server.url}"
+        for ask in (OllamaBackend(reference).generate, Model(f"ollama:{reference}").generate):
+            began = time.monotonic()
+            with pytest.raises(TimedOut, match=r"within 0\.6 s"):
+                ask(Request(ASK.messages, timeout=0.6))
+            assert time.monotonic() - began < 0.9
+        with pytest.raises(TimedOut, match=r"within 0\.6 s"):
+            OllamaBackend(reference, timeout=0.6).capabilities()
+
+
+@pytest.mark.parametrize(("payload"), [
+    {"model": 5, "done": False}, {"model": "m", "message": {"content": ""}, "done": True, "eval_count": "9"},
+])  # fmt: skip
+def test_what_is_no_answer_is_not_taken_for_one(payload):
+    with pytest.raises(BadResponse):
+        wire.take(ChatAnswer("ollama"), payload)
+
+
 def test_an_old_server_is_refused_before_it_cuts_a_prompt(monkeypatch):
     told = FakeServer.about
 
@@ -196,7 +231,8 @@ def test_loading_and_unloading():
 @pytest.mark.parametrize(
     ("host", "url"),
     [("", "http://127.0.0.1:11434"), ("0.0.0.0", "http://127.0.0.1:11434"), ("box:99", "http://box:99"),
-     ("https://a.example/", "https://a.example")],
+     ("https://a.example/", "https://a.example"), (":99", "http://127.0.0.1:99"), ("::1", "http://[::1]:11434"),
+     ("[::1]:99", "http://[::1]:99")],
 )  # fmt: skip
 def test_ollama_host_is_read_as_ollama_reads_it(host, url, monkeypatch):
     monkeypatch.setenv("OLLAMA_HOST", host)

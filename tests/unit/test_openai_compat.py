@@ -245,7 +245,11 @@ def test_logprobs_in_the_older_shape():
     assert [(one.token, one.logprob, one.top) for one in answer.logprobs] == [("a", -0.1, {"a": -0.1}), ("b", -2.0, {})]
 
 
-@pytest.mark.parametrize("payload", [None, [], {}, {"choices": [{"message": {"content": 7}}]}])
+@pytest.mark.parametrize("payload", [
+    None, [], {}, {"choices": [{"message": {"content": 7}}]}, {"choices": [], "model": 5},
+    {"choices": [], "usage": {"prompt_tokens": "9"}}, {"choices": [], "usage": {"prompt_tokens": True}},
+    {"choices": [{"message": {"tool_calls": [{"index": None}]}}]},
+])  # fmt: skip
 def test_what_is_no_answer_is_not_taken_for_one(payload):
     with pytest.raises(BadResponse):
         ChatAnswer("lab").take(payload)
@@ -271,3 +275,10 @@ def test_arguments_that_are_no_object_are_an_error_with_the_answer():
 def test_a_prompt_that_is_too_long_has_many_words(status, body):
     error = error_from_answer(status, json.dumps({"error": body}), {}, backend="lab", model="m")
     assert type(error) is ContextOverflow
+
+
+def test_a_server_that_says_odd_things_of_its_model_is_read_as_far_as_it_goes(monkeypatch):
+    listed = {"data": [{"id": "fake-model", "meta": [1]}]}
+    monkeypatch.setattr(FakeServer, "about", lambda self, path, body: listed)
+    with FakeServer() as server, OpenAIBackend(f"fake-model@{server.url}/v1") as backend:
+        assert backend.facts()["name"] == "fake-model"

@@ -7,6 +7,7 @@ import shutil
 import ssl
 import subprocess
 import threading
+import traceback
 
 import pytest
 
@@ -17,7 +18,14 @@ from osport.backends.anthropic import AnthropicBackend
 from osport.backends.llama_server import LlamaServerBackend
 from osport.backends.ollama import OllamaBackend
 from osport.backends.openai import OpenAIBackend
-from osport.errors import AuthFailed, OsportError, Unreachable, UsageError
+from osport.core.secrets import without_key
+from osport.errors import (
+    AuthFailed,
+    BadResponse,
+    OsportError,
+    Unreachable,
+    UsageError,
+)
 from osport.plugin import Message, Request
 from osport.testing.fake_server import FakeServer
 
@@ -94,11 +102,72 @@ def test_what_is_no_callable_with_a_key_is_refused_without_printing_it(name, wro
 
 
 @each
-def test_credentials_in_a_url_are_refused_without_printing_them(name):
+@pytest.mark.parametrize("url", [
+    f"http://me:{KEY}@127.0.0.1:9", f"http://me:{KEY}@127.0.0.1:99999", f"http://me:{KEY}@[h", f"http://me:a/{KEY}@h",
+    f"http://h?key={KEY}", f"http://h#{KEY}",
+])  # fmt: skip
+def test_credentials_in_a_url_are_refused_without_printing_them(name, url):
     backend, reference, _, _ = BACKENDS[name]
-    with pytest.raises(UsageError, match="credentials") as caught:
-        backend(reference.format(f"http://me:{KEY}@127.0.0.1:9"))
+    with pytest.raises(UsageError, match=r"credentials|URL of a server") as caught:
+        backend(reference.format(url), **({"api_key": lambda: "k"} if name == "anthropic" else {}))
+    assert KEY not in "".join(traceback.format_exception(caught.value))
+
+
+@each
+def test_what_the_environment_says_wrong_is_named(name, monkeypatch):
+    backend, reference, key_variable, url_variable = BACKENDS[name]
+    monkeypatch.setenv(key_variable, f"{KEY}\n")
+    monkeypatch.setenv(url_variable, "http://127.0.0.1:9")
+    with pytest.raises(UsageError, match=key_variable) as caught:
+        backend(reference.format("http://127.0.0.1:9"))
     assert KEY not in str(caught.value)
+    if name != "llama_server":  # has no reference without URL
+        monkeypatch.setenv(key_variable, KEY)
+        monkeypatch.setenv(url_variable, "htp://127.0.0.1:9")
+        with pytest.raises(UsageError, match=url_variable):
+            backend("fake-model")
+
+
+@pytest.mark.parametrize(("name", "ask"), [
+    ("openai", lambda engine: engine.facts()),
+    ("vllm", lambda engine: engine.facts()),
+    ("vllm", lambda engine: engine.count_tokens(ASK.messages)),
+    ("vllm", lambda engine: engine.score(ASK, ["wide"])),
+    ("llama_server", lambda engine: engine.count_tokens(ASK.messages)),
+    ("llama_server", lambda engine: engine.score(ASK, ["wide"])),
+    ("anthropic", lambda engine: engine.count_tokens(ASK.messages)),
+])  # fmt: skip
+def test_the_key_is_hidden_in_what_is_asked_beside_answers(name, ask, monkeypatch):
+    backend, reference, _, _ = BACKENDS[name]
+    monkeypatch.setattr(FakeServer, "about", lambda self, path, body: dict.fromkeys(("data", "tokens", "prompt"), KEY))
+    with FakeServer() as server, backend(reference.format(server.url), api_key=lambda: KEY) as engine:
+        with pytest.raises(BadResponse) as caught:
+            ask(engine)
+        assert KEY not in "".join(traceback.format_exception(caught.value))
+
+
+def test_the_key_is_hidden_in_what_caused_an_error():
+    def read():
+        try:
+            int(KEY)
+        except ValueError as error:
+            raise BadResponse(f"no number: {KEY}") from error
+
+    with pytest.raises(BadResponse, match=r"\[the key\]") as caught, without_key(KEY):
+        read()
+    assert KEY not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize("url", ["http://ho st", "http://h\x01", "http://-ä.ä..x", "http://h/\n", "http://:80"])
+@each
+def test_what_is_no_url_of_a_server_is_refused_at_once(name, url):
+    backend, reference, _, _ = BACKENDS[name]
+    with pytest.raises(UsageError, match="not the URL of a server"):
+        backend(reference.format(url), **({"api_key": lambda: "k"} if name == "anthropic" else {}))
+
+
+def test_a_host_may_have_letters_of_all_kinds():
+    assert OpenAIBackend("m@http://bücher.example/v1")._endpoint.url == "http://bücher.example"
 
 
 @each

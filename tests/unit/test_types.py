@@ -49,6 +49,22 @@ def test_filled_keeps_what_was_given_and_leaves_nothing_to_the_engine():
     assert attrs.evolve(filled, temperature=0.0, stop=()) == DEFAULT_SAMPLING
 
 
+@pytest.mark.parametrize("timeout", [0, -1, float("nan"), float("inf"), "5", True])
+def test_a_timeout_is_seconds(timeout):
+    with pytest.raises(UsageError, match="timeout"):
+        Request(HELLO, timeout=timeout)
+
+
+@pytest.mark.parametrize("make", [
+    lambda text: Message.user(text), lambda text: Message("assistant", "", reasoning=text),
+    lambda text: Request(prompt=text), lambda text: Sampling(stop=[text]),
+], ids=["message", "reasoning", "prompt", "stop"])  # fmt: skip
+def test_half_a_surrogate_pair_is_no_text(make):
+    make("a\U0001d11e")
+    with pytest.raises(UsageError, match="character at 1 is half of a surrogate pair"):
+        make("a\ud834")
+
+
 @pytest.mark.parametrize("arguments", [{}, {"messages": HELLO, "prompt": "raw"}, {"messages": HELLO, "timeout": 0}])
 def test_a_request_is_either_messages_or_a_raw_prompt(arguments):
     with pytest.raises(UsageError):

@@ -5,12 +5,21 @@ A server answers 200 with another model, or with half of a prompt cut away; only
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
 
 from osport.core.types import Message
 from osport.errors import BadResponse, ContextOverflow
 
-__all__ = ["MOST_BYTES_A_TOKEN", "check_model", "check_prompt_tokens", "could_be_cut", "prompt_bytes"]
+__all__ = [
+    "MOST_BYTES_A_TOKEN",
+    "check_model",
+    "check_prompt_tokens",
+    "could_be_cut",
+    "count_in",
+    "object_in",
+    "prompt_bytes",
+]
 
 MOST_BYTES_A_TOKEN = 16
 """Prose takes three to five; a prompt of more, on the average, would be one long run of spaces."""
@@ -58,3 +67,17 @@ def check_prompt_tokens(expected: int, reported: int | None, *, backend: str, mo
 def prompt_bytes(messages: Iterable[Message]) -> int:
     """Bytes of the text in a conversation: no more than its prompt has."""
     return sum(len(message.content.encode()) for message in messages)
+
+
+def object_in(payload: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """The object under this name; an empty one where the server has something else there."""
+    value = payload.get(name)
+    return value if isinstance(value, Mapping) else {}
+
+
+def count_in(payload: Mapping[str, Any], name: str) -> int | None:
+    """The number of tokens under this name, None where there is none. Raises TypeError for what is no count."""
+    value = payload.get(name)
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
+        raise TypeError(f"{name}={value!r} is no number of tokens")
+    return value

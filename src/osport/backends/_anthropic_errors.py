@@ -9,21 +9,11 @@ from typing import Any
 
 from attrs import frozen
 
-from osport.backends._http_client import HIDDEN, Endpoint
-from osport.backends._http_errors import error_from_answer
+from osport.backends._http_client import Endpoint
+from osport.backends._http_errors import error_from_answer, status_of_error
 from osport.errors import BackendError, BadResponse, ServerFault, TimedOut, Unreachable
 
 __all__ = ["MessagesErrors"]
-
-# An error event inside a stream comes after a 200; its type says what the status would have been.
-STATUS_OF_TYPE = {
-    "invalid_request_error": 400,
-    "authentication_error": 401,
-    "permission_error": 403,
-    "not_found_error": 404,
-    "rate_limit_error": 429,
-    "overloaded_error": 529,
-}
 
 
 @frozen
@@ -37,16 +27,30 @@ class MessagesErrors:
     @contextlib.contextmanager
     def translated(self, seconds: float) -> Iterator[None]:
         """The SDK's errors as errors of the tree; ``seconds`` was the limit of the call."""
+        with self.endpoint.key_hidden(), self._of_the_tree(seconds):
+            yield
+
+    def after_200(self, message: Any) -> BackendError:
+        """An error that came in the place of a message."""
+        error = message.model_dump().get("error") or {}
+        text = json.dumps({"error": error})
+        return error_from_answer(status_of_error(error), text, {}, backend=self.backend, model=self.model)
+
+    @contextlib.contextmanager
+    def _of_the_tree(self, seconds: float) -> Iterator[None]:
         import anthropic as sdk
         import httpx2
 
         names: dict[str, Any] = {"backend": self.backend, "model": self.model}
+        late = TimedOut(f"{self.backend}: no complete answer within {seconds:g} s (timeout)", **names)
         try:
             yield
-        except (sdk.APITimeoutError, httpx2.TimeoutException) as error:
-            raise TimedOut(f"{self.backend}: no answer within {seconds:g} s (timeout)", **names) from error
+        except (sdk.APITimeoutError, httpx2.TimeoutException, TimeoutError) as error:
+            raise late from error
         except sdk.APIConnectionError as error:
             cause = error.__cause__ or error
+            if isinstance(cause, TimeoutError):
+                raise late from error
             if isinstance(cause, BackendError):
                 raise cause from error
             if isinstance(cause, httpx2.RemoteProtocolError | httpx2.ReadError):
@@ -59,23 +63,16 @@ class MessagesErrors:
             raise BadResponse(f"{self.backend}: {error}", **names) from error
         except json.JSONDecodeError as error:
             raise BadResponse(f"{self.backend}: not JSON: {error}", **names) from error
-        except (AttributeError, TypeError, IndexError) as error:
-            # The SDK believes what it reads, and stumbles over an event that lacks something.
-            raise BadResponse(f"{self.backend}: an event of the stream is not whole: {error}", **names) from error
+        except (AssertionError, AttributeError, TypeError, IndexError) as error:
+            # The SDK believes what it reads, and stumbles over what lacks something or is something else.
+            raise BadResponse(f"{self.backend}: not a message, or not a whole one: {error}", **names) from error
         except httpx2.HTTPError as error:
             raise ServerFault(f"{self.backend}: the connection broke during the answer: {error}", **names) from error
         except sdk.AnthropicError as error:
             raise BackendError(f"{self.backend}: {error}", **names) from error
 
-    def after_200(self, message: Any) -> BackendError:
-        """An error that came in the place of a message."""
-        error = message.model_dump().get("error") or {}
-        status = STATUS_OF_TYPE.get(str(error.get("type")), 500)
-        return error_from_answer(status, json.dumps({"error": error}), {}, backend=self.backend, model=self.model)
-
     def _of_status(self, error: Any) -> BackendError:
-        status = error.status_code if error.status_code != 200 else STATUS_OF_TYPE.get(error.type, 500)
+        status = error.status_code if error.status_code != 200 else status_of_error({"type": error.type})
         headers = {**error.response.headers, "x-request-id": error.request_id}
         body = json.dumps(error.body) if isinstance(error.body, dict) else str(error.body or error.message)
-        body = body.replace(self.endpoint.api_key or "\0", HIDDEN)
         return error_from_answer(status, body, headers, backend=self.backend, model=self.model)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Sequence
 
+from attrs import evolve
+
 from osport.backends._answer_checks import MOST_BYTES_A_TOKEN, check_model, check_prompt_tokens
 from osport.backends._chat_wire import ChatAnswer
-from osport.core.types import Completion, Request, TokenLogprob, ToolCall
+from osport.core.types import Completion, FinishReason, Request, TokenLogprob
 from osport.errors import BadResponse, OutputError, Truncated, UnsupportedFeature
 
-__all__ = ["fewest_tokens", "logprobs_there", "same_model", "thinking_heeded", "tool_calls", "whole", "whole_prompt"]
+__all__ = ["fewest_tokens", "logprobs_there", "same_model", "thinking_heeded", "whole", "whole_prompt", "with_calls"]
 
 # gpt-4o answers as gpt-4o-2024-08-06: the same model by its longer name.
 DATED = re.compile(r"-(\d{4}-\d{2}-\d{2}|\d{8}|\d{4}|latest)")
@@ -66,11 +68,12 @@ def thinking_heeded(answer: ChatAnswer, request: Request, backend: str) -> None:
         raise UnsupportedFeature("thinking", backend, reason=reason)
 
 
-def tool_calls(answer: ChatAnswer, request: Request, completion: Completion) -> tuple[ToolCall, ...]:
-    """The calls, as they were asked for.
+def with_calls(answer: ChatAnswer, request: Request, completion: Completion) -> Completion:
+    """The completion with the tool calls of its answer, if they are such as were asked for.
 
-    Raises :class:`~osport.errors.OutputError` for arguments that are no JSON object (cut off:
-    :class:`~osport.errors.Truncated`), :class:`~osport.errors.BadResponse` when the choice of tools was ignored.
+    Raises :class:`~osport.errors.OutputError` for a call of a tool that was not offered and for arguments that are
+    no JSON object (cut off: :class:`~osport.errors.Truncated`), :class:`~osport.errors.BadResponse` when what the
+    request says of the calls was ignored.
     """
     try:
         calls = answer.tool_calls.calls()
@@ -78,21 +81,30 @@ def tool_calls(answer: ChatAnswer, request: Request, completion: Completion) -> 
         if answer.finish == "length":
             raise Truncated("a tool call was cut off; raise max_tokens", completion) from error
         raise OutputError(str(error), completion) from error
-    ignored = ""
-    if request.tools and answer.finish not in ("length", "refusal"):
-        wanted = request.tool_choice
-        if wanted == "none" and calls:
-            ignored = f"called {calls[0].name!r}"
-        elif wanted == "required" and not calls:
-            ignored = "called none"
-        elif wanted not in ("auto", "none", "required") and {call.name for call in calls} != {wanted}:
-            ignored = f"called {', '.join(call.name for call in calls) or 'none'}"
-        if not request.parallel_tools and len(calls) > 1:
-            ignored = f"called {len(calls)} at once, though parallel_tools is False"
-    if ignored:
-        raise BadResponse(
-            f"{answer.backend}: tool_choice={request.tool_choice!r} was ignored: the model {ignored}",
-            backend=answer.backend,
-            model=answer.model,
-        )
-    return calls
+    if calls:
+        finish: FinishReason = "length" if answer.finish == "length" else "tool_calls"
+        completion = evolve(completion, tool_calls=calls, finish_reason=finish)
+    names = [call.name for call in calls]
+    if unknown := set(names) - {tool.name for tool in request.tools}:
+        raise OutputError(f"the model called {min(unknown)!r}, which is none of the tools", completion)
+    if ignored := _ignored(request, names, ended=answer.finish not in ("length", "refusal")):
+        raise BadResponse(f"{answer.backend}: {ignored}", backend=answer.backend, model=answer.model)
+    return completion
+
+
+def _ignored(request: Request, names: Sequence[str], *, ended: bool) -> str:
+    """Which wish for calls was ignored, and how; an answer that was cut off may lack them."""
+    if not request.tools:
+        return ""
+    wanted, called = request.tool_choice, ", ".join(names) or "none"
+    if wanted == "none":
+        heeded = not names
+    elif wanted == "auto":
+        heeded = True
+    else:
+        heeded = (bool(names) or not ended) and (wanted == "required" or set(names) <= {wanted})
+    if not heeded:
+        return f"tool_choice={wanted!r} was ignored: the model called {called}"
+    if not request.parallel_tools and len(names) > 1:
+        return f"parallel_tools=False was ignored: the model called {called} at once"
+    return ""

@@ -95,8 +95,8 @@ class ChatAnswer:
     def take(self, payload: Any) -> str:
         """Read one JSON object of a chat or text completion; returns the new text in it."""
         try:
-            self.model = payload.get("model") or self.model
-            self.request_id = payload.get("id") or self.request_id
+            self.model = "" + (payload.get("model") or self.model)
+            self.request_id = str(payload["id"]) if payload.get("id") else self.request_id
             if payload.get("usage"):
                 self.usage = usage_of(payload["usage"])
             if not payload["choices"]:

@@ -12,7 +12,7 @@ from typing import IO, cast
 
 from osport.backends._engine_log import EngineLog
 
-__all__ = ["ChildProcess"]
+__all__ = ["BESIDE_OTHERS", "STOP_SECONDS", "ChildProcess"]
 
 # Threads that spin while they wait for one another crawl as soon as another process wants their core. On two
 # cores, 64 tokens of a 135M model: idle 0.42 s either way; beside one busy process 6 s and more with OpenMP's
@@ -43,7 +43,7 @@ class ChildProcess:
         self.stop = weakref.finalize(self, _stop, self.process, os.getpid())
         pipes = (self.process.stdin, self.process.stdout, self.process.stderr)
         self.stdin, self.stdout, stderr = (cast("IO[bytes]", pipe) for pipe in pipes)
-        self._log = EngineLog(stderr)
+        self.log = EngineLog(stderr)
 
     @property
     def alive(self) -> bool:
@@ -54,10 +54,10 @@ class ChildProcess:
         """How the process ended, with the last lines of its log; waits a moment for both."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(STOP_SECONDS)
-        self._log.complete()
+        self.log.complete()
         code = self.process.returncode
         how = "it hangs" if code is None else f"signal {-code}" if code < 0 else f"exit status {code}"
-        return f"({how})\n{self._log.tail()}".rstrip()
+        return f"({how})\n{self.log.tail()}".rstrip()
 
 
 def _stop(process: subprocess.Popen[bytes], owner: int) -> None:
@@ -70,3 +70,7 @@ def _stop(process: subprocess.Popen[bytes], owner: int) -> None:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            with contextlib.suppress(OSError):
+                pipe.close()

@@ -8,10 +8,7 @@ import json
 import os
 import secrets
 import subprocess
-import sys
 import threading
-import weakref
-from collections.abc import Callable
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,18 +16,13 @@ from typing import IO, Any
 
 from attrs import frozen
 
-from osport.backends._engine_log import EngineLog
+from osport.backends._child_process import STOP_SECONDS, ChildProcess
 from osport.backends._http_client import Endpoint
-from osport.errors import MissingDependency, ServerFault, TimedOut, UsageError
+from osport.errors import BackendError, MissingDependency, ServerFault, TimedOut, UsageError
 
 __all__ = ["EmbeddedServer", "Settings", "engine_name"]
 
-# Threads that spin while they wait for one another crawl as soon as another process wants their core. On two
-# cores, 64 tokens of a 135M model: idle 0.42 s either way; beside one busy process 6 s and more with OpenMP's
-# own spin count, 1.2 to 2.3 s with this one.
-BESIDE_OTHERS = {"GOMP_SPINCOUNT": "300"}
 MAX_RESTARTS = 3
-STOP_SECONDS = 3.0
 
 
 @frozen
@@ -47,21 +39,6 @@ class Settings:
     startup_timeout: float
 
 
-def _nothing() -> None:
-    """What there is to stop before the first start."""
-
-
-@frozen(eq=False)
-class _Child:
-    process: subprocess.Popen[bytes]
-    endpoint: Endpoint
-    log: EngineLog
-
-    @property
-    def alive(self) -> bool:
-        return self.process.poll() is None
-
-
 class EmbeddedServer:
     """One llama.cpp server in a child process; thread-safe."""
 
@@ -73,7 +50,6 @@ class EmbeddedServer:
         self.restarts = 0
         self._lock = threading.Lock()
         self._child: _Child | None = None
-        self._stop: Callable[[], object] = _nothing
 
     @property
     def pid(self) -> int | None:
@@ -81,23 +57,29 @@ class EmbeddedServer:
         return self._child.process.pid if self._child else None
 
     def endpoint(self) -> Endpoint:
-        """Where the server listens. The first call starts it.
+        """Where the server listens. The first call starts it, and one that died is started again.
 
-        A server that died is started again, at most three times in all; then it is a ServerFault for good.
+        Raises :class:`~osport.errors.BackendError`, which trying again would not change, when it does not start,
+        and when it has died in spite of three restarts without an answer in between;
+        :class:`~osport.errors.TimedOut` when it does not start in time.
         """
         with self._lock:
-            if self.closed:
-                raise UsageError("this llama_server model is closed; make a new Model")
-            if self._child is None:
-                self._child = self._start()
-            elif not self._child.alive:
-                if self.restarts >= MAX_RESTARTS:
-                    what = f"the embedded server died again after {MAX_RESTARTS} restarts and is not restarted"
-                    raise self._fault(self._child, what)
-                self.restarts += 1
-                self._stop()
-                self._child = self._start()
-            return self._child.endpoint
+            self._refuse_closed()
+            child = self._child
+            if child is None or child.endpoint is None:
+                return self._start()
+            if child.alive:
+                return child.endpoint
+            if self.restarts >= MAX_RESTARTS:
+                what = f"the embedded server died again after {MAX_RESTARTS} restarts without an answer"
+                raise BackendError(f"{what} and is not restarted {child.ended()}", **self._names)
+            self.restarts += 1
+            child.stop()
+            return self._start()
+
+    def answered(self) -> None:
+        """An answer came: what the server died of before is over."""
+        self.restarts = 0
 
     def death(self, endpoint: Endpoint) -> ServerFault | None:
         """The fault to report if the server that listened there has died, else None."""
@@ -107,7 +89,9 @@ class EmbeddedServer:
         # A connection breaks a moment before the process can be reaped.
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.process.wait(0.5)
-        return None if child.alive else self._fault(child, "the embedded server died during this call")
+        if child.alive:
+            return None
+        return ServerFault(f"the embedded server died during this call {child.ended()}", **self._names)
 
     def close(self) -> None:
         """Stop the child. Closing twice is harmless."""
@@ -117,103 +101,90 @@ class EmbeddedServer:
         with self._lock:
             self._stop()
 
+    def _stop(self) -> None:
+        if self._child is not None:
+            self._child.stop()
+
+    def _refuse_closed(self) -> None:
+        if self.closed:
+            raise UsageError("this llama_server model is closed; make a new Model")
+
     @property
     def _names(self) -> dict[str, Any]:
         return {"backend": "llama_server", "model": self.settings.alias}
 
-    def _start(self) -> _Child:
+    def _start(self) -> Endpoint:
         settings = self.settings
         key = secrets.token_urlsafe(24)
-        process = subprocess.Popen(
-            # -P: neither the working folder nor the script's own may shadow a package. By path, not by -m:
-            # the child needs nothing of osport and finds xllamacpp where this interpreter does.
-            [sys.executable, "-P", str(Path(__file__).with_name("_llama_server_child.py"))],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env={**BESIDE_OTHERS, **os.environ},
-            # Ctrl-C in the terminal reaches the parent only, which then stops the child in order.
-            start_new_session=True,
-        )
-        self._stop = weakref.finalize(self, _stop, process, os.getpid())
-        assert process.stderr is not None  # noqa: S101 - a pipe was asked for
-        log = EngineLog(process.stderr)
-        parameters = {
-            "parent": os.getpid(),
-            "path": str(settings.path),
-            "alias": settings.alias,
-            "context": settings.context,
-            "slots": settings.slots,
-            "threads": settings.threads,
-            "gpu_layers": settings.gpu_layers,
-            "port": settings.port,
-            "api_key": key,
-        }
+        child = self._child = _Child()
         try:
-            url = _exchange(process, parameters, settings.startup_timeout)
+            # Who closed the model before it had this child to stop, leaves that to this thread.
+            self._refuse_closed()
+            url = child.started(
+                {
+                    "parent": os.getpid(),
+                    "path": str(settings.path),
+                    "alias": settings.alias,
+                    "context": settings.context,
+                    "slots": settings.slots,
+                    "threads": settings.threads,
+                    "gpu_layers": settings.gpu_layers,
+                    "port": settings.port,
+                    "api_key": key,
+                },
+                settings.startup_timeout,
+            )
         except BaseException:
-            self._stop()
+            child.stop()
             raise
-        child = _Child(process, Endpoint(url or "", key), log)
         if url:
-            return child
-        timed_out = process.poll() is None
-        self._stop()
-        log.complete()
+            child.endpoint = Endpoint(url, key)
+            return child.endpoint
+        timed_out = child.alive
+        child.stop()
+        self._refuse_closed()
+        ended = child.ended()
         if timed_out:
             message = f"the embedded server was not ready after {settings.startup_timeout:g} s (startup_timeout)"
-            raise TimedOut(f"{message}\n{log.tail()}".rstrip(), **self._names)
-        if any("couldn't bind" in line for line in log.lines):
+            raise TimedOut(f"{message}\n{child.log.tail()}".rstrip(), **self._names)
+        if any("couldn't bind" in line for line in child.log.lines):
             raise UsageError(
                 f"port {settings.port} on 127.0.0.1 is in use; leave the option port out and a free one is taken"
             )
-        raise self._fault(child, f"the embedded server did not start with {settings.path}")
+        raise BackendError(f"the embedded server did not start with {settings.path} {ended}", **self._names)
 
-    def _fault(self, child: _Child, what: str) -> ServerFault:
-        code = child.process.returncode
-        ended = f" (signal {-code})" if code is not None and code < 0 else f" (exit status {code})"
-        return ServerFault(f"{what}{ended}\n{child.log.tail()}".rstrip(), **self._names)
+
+class _Child(ChildProcess):
+    """The protocol of :mod:`osport.backends._llama_server_child`: one line in, one line out."""
+
+    def __init__(self) -> None:
+        # By path, not by -m: the child needs nothing of osport and finds xllamacpp where this interpreter does.
+        super().__init__(Path(__file__).with_name("_llama_server_child.py"))
+        self.endpoint: Endpoint | None = None
+
+    def started(self, parameters: dict[str, object], timeout: float) -> str | None:
+        """Send the parameters and wait for the address; None when none came in time."""
+        answer: list[bytes] = []
+
+        def talk(stdin: IO[bytes], stdout: IO[bytes]) -> None:
+            with contextlib.suppress(OSError, ValueError):
+                stdin.write(json.dumps(parameters).encode() + b"\n")
+                stdin.flush()
+                answer.append(stdout.readline())
+
+        thread = threading.Thread(target=talk, args=(self.stdin, self.stdout), name="osport-llama-start", daemon=True)
+        thread.start()
+        thread.join(timeout)
+        if answer and answer[0]:
+            return str(json.loads(answer[0])["url"])
+        if not thread.is_alive():
+            # The pipe closed without an answer: the child is ending.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(STOP_SECONDS)
+        return None
 
 
 @functools.cache
 def engine_name() -> str:
     """Name and version of the embedded engine."""
     return f"xllamacpp {version('xllamacpp')}"
-
-
-def _exchange(process: subprocess.Popen[bytes], parameters: dict[str, object], timeout: float) -> str | None:
-    """Send the parameters and wait for the address; None when none came in time."""
-    answer: list[bytes] = []
-
-    def talk(stdin: IO[bytes], stdout: IO[bytes]) -> None:
-        with contextlib.suppress(OSError, ValueError):
-            stdin.write(json.dumps(parameters).encode() + b"\n")
-            stdin.flush()
-            answer.append(stdout.readline())
-
-    thread = threading.Thread(target=talk, args=(process.stdin, process.stdout), name="osport-llama-start", daemon=True)
-    thread.start()
-    thread.join(timeout)
-    if answer and answer[0]:
-        return str(json.loads(answer[0])["url"])
-    if not thread.is_alive():
-        # The pipe closed without an answer: the child is ending.
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(STOP_SECONDS)
-    return None
-
-
-def _stop(process: subprocess.Popen[bytes], owner: int) -> None:
-    if os.getpid() != owner:  # a forked copy of the parent must not stop the parent's server
-        return
-    if process.poll() is None:
-        process.terminate()
-        try:
-            process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-    for pipe in (process.stdin, process.stdout):
-        if pipe is not None:
-            with contextlib.suppress(OSError):
-                pipe.close()

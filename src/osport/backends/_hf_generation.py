@@ -186,7 +186,7 @@ class HfGenerator:
 
     def _row(self, token: int, logits: Any, alternatives: int) -> TokenLogprob:
         row = self._torch.log_softmax(logits.float(), dim=-1)
-        top = row.topk(alternatives)
+        top = row.topk(min(alternatives, len(row)))
         likeliest: dict[str, float] = {}
         for value, index in zip(top.values.tolist(), top.indices.tolist(), strict=True):
             likeliest.setdefault(self._tokenizer.decode([index]), value)

@@ -19,9 +19,10 @@ from osport.errors import FormatError, MissingDependency, ModelNotFound, Templat
 from osport.formats.hf_config import HfConfig
 from osport.formats.safetensors import Checkpoint
 
-__all__ = ["HfModel"]
+__all__ = ["HfModel", "check_dtype"]
 
 DEFAULT_CONTEXT = 8192
+DTYPES = ("auto", "bfloat16", "float16", "float32")
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 CARD_LICENSE = re.compile(r"\A---\s*\n(?:.*\n)*?license:[ \t]*['\"]?([\w.+-]+)", re.MULTILINE)
 CONTEXT_NAMES = ("max_position_embeddings", "max_sequence_length", "n_positions", "max_seq_len", "seq_length")
@@ -153,3 +154,10 @@ def _downloaded(model: str, backend: str) -> Path:
             backend=backend,
             model=model,
         ) from error
+
+
+def check_dtype(backend: str, dtype: str) -> str:
+    """The option ``dtype``, if it is one."""
+    if dtype not in DTYPES:
+        raise UsageError(f"{backend}: dtype={dtype!r}: must be one of {', '.join(DTYPES)}")
+    return dtype

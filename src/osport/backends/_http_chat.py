@@ -8,12 +8,14 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping
 from typing import Any, ClassVar
 
-from attrs import evolve, field, frozen
+from attrs import field, frozen
 
 from osport.backends import _chat_checks as checks
 from osport.backends._chat_wire import ChatAnswer
 from osport.backends._http_client import Endpoint, HttpClient
+from osport.core.deadline import Deadline
 from osport.core.types import Determinism
+from osport.errors import ModelNotFound
 from osport.plugin import Backend, Completion, Delta, Enforcement, Request
 
 __all__ = ["Call", "HttpChatBackend"]
@@ -27,7 +29,6 @@ class Call:
     path: str
     body: Mapping[str, Any]
     effective: Mapping[str, Any]
-    timeout: float
     answer: ChatAnswer
     started: float = field(factory=time.perf_counter)
     first: list[float] = field(factory=list)
@@ -41,43 +42,55 @@ class HttpChatBackend(Backend):
     determinism: Determinism = "best_effort"
     _http: HttpClient
     _endpoint: Endpoint
+    _timeout: float
 
     def generate(self, request: Request) -> Completion:
         """Answer one request."""
-        call = self._asked(request, stream=False)
-        with self._errors_explained():
-            payload = self._http.post(self._endpoint, call.path, call.body, timeout=call.timeout)
-        self._take(call.answer, payload)
-        return self._completion(call, self._prompt_size(call))
+        with self._endpoint.key_hidden(), self._deadline(request).applied() as deadline:
+            call = self._asked(request, stream=False)
+            with self._explained(deadline):
+                payload = self._http.post(self._endpoint, call.path, call.body, deadline=deadline)
+            self._take(call.answer, payload)
+            return self._completion(call, self._prompt_size(call))
 
     async def agenerate(self, request: Request) -> Completion:
         """:meth:`generate`, waiting without a thread."""
-        call = await asyncio.to_thread(self._asked, request, stream=False)
-        with self._errors_explained():
-            payload = await self._http.apost(self._endpoint, call.path, call.body, timeout=call.timeout)
-        self._take(call.answer, payload)
-        return self._completion(call, await asyncio.to_thread(self._prompt_size, call))
+        with self._endpoint.key_hidden(), self._deadline(request).applied() as deadline:
+            call = await asyncio.to_thread(self._asked, request, stream=False)
+            async with self._aexplained(deadline):
+                payload = await self._http.apost(self._endpoint, call.path, call.body, deadline=deadline)
+            self._take(call.answer, payload)
+            return self._completion(call, await asyncio.to_thread(self._prompt_size, call))
 
     def stream(self, request: Request) -> Iterator[Delta]:
         """Answer piece by piece; closing the iterator closes the connection, which ends the answer."""
-        call = self._asked(request, stream=True)
-        with self._errors_explained(), contextlib.closing(self._pieces(call)) as pieces:
-            for payload in pieces:
-                if text := self._take(call.answer, payload):
-                    call.first.append(time.perf_counter())
-                    yield Delta(text)
-        yield Delta("", self._completion(call, self._prompt_size(call)))
+        deadline = self._deadline(request)
+        with self._endpoint.key_hidden():
+            with deadline.applied():
+                call = self._asked(request, stream=True)
+            with self._explained(deadline), contextlib.closing(self._pieces(call, deadline)) as pieces:
+                for payload in pieces:
+                    if text := self._take(call.answer, payload):
+                        call.first.append(time.perf_counter())
+                        yield Delta(text)
+            with deadline.applied():
+                completion = self._completion(call, self._prompt_size(call))
+            yield Delta("", completion)
 
     async def astream(self, request: Request) -> AsyncIterator[Delta]:
         """:meth:`stream`, waiting without a thread."""
-        call = await asyncio.to_thread(self._asked, request, stream=True)
-        with self._errors_explained():
-            async with contextlib.aclosing(self._apieces(call)) as pieces:
+        deadline = self._deadline(request)
+        with self._endpoint.key_hidden():
+            with deadline.applied():
+                call = await asyncio.to_thread(self._asked, request, stream=True)
+            async with self._aexplained(deadline), contextlib.aclosing(self._apieces(call, deadline)) as pieces:
                 async for payload in pieces:
                     if text := self._take(call.answer, payload):
                         call.first.append(time.perf_counter())
                         yield Delta(text)
-        yield Delta("", self._completion(call, await asyncio.to_thread(self._prompt_size, call)))
+            with deadline.applied():
+                completion = self._completion(call, await asyncio.to_thread(self._prompt_size, call))
+            yield Delta("", completion)
 
     def load(self) -> None:
         """Ask whether the server is there and has the model."""
@@ -94,14 +107,35 @@ class HttpChatBackend(Backend):
         """Read one JSON object; returns the new text in it."""
         return answer.take(payload)
 
-    def _pieces(self, call: Call) -> Generator[Any]:
-        return self._http.events(self._endpoint, call.path, call.body, timeout=call.timeout)
+    def _pieces(self, call: Call, deadline: Deadline) -> Generator[Any]:
+        return self._http.events(self._endpoint, call.path, call.body, deadline=deadline)
 
-    def _apieces(self, call: Call) -> AsyncGenerator[Any]:
-        return self._http.aevents(self._endpoint, call.path, call.body, timeout=call.timeout)
+    def _apieces(self, call: Call, deadline: Deadline) -> AsyncGenerator[Any]:
+        return self._http.aevents(self._endpoint, call.path, call.body, deadline=deadline)
 
-    def _errors_explained(self) -> contextlib.AbstractContextManager[None]:
-        return contextlib.nullcontext()
+    def _deadline(self, request: Request) -> Deadline:
+        return Deadline.after(request.timeout or self._timeout)
+
+    def _explain(self, error: ModelNotFound) -> None:
+        """Say more about it, where the server tells what it has."""
+
+    @contextlib.contextmanager
+    def _explained(self, deadline: Deadline) -> Iterator[None]:
+        try:
+            yield
+        except ModelNotFound as error:
+            with deadline.applied():
+                self._explain(error)
+            raise
+
+    @contextlib.asynccontextmanager
+    async def _aexplained(self, deadline: Deadline) -> AsyncIterator[None]:
+        try:
+            yield
+        except ModelNotFound as error:
+            with deadline.applied():
+                await asyncio.to_thread(self._explain, error)
+            raise
 
     def _prompt_size(self, call: Call) -> int | None:
         """Tokens that the prompt has, or at least has, where that can be found out and is worth a request."""
@@ -141,5 +175,4 @@ class HttpChatBackend(Backend):
             logprobs_from="model" if with_logprobs else None,
             determinism=self.determinism,
         )
-        calls = checks.tool_calls(answer, request, completion)
-        return evolve(completion, tool_calls=calls, finish_reason="tool_calls") if calls else completion
+        return checks.with_calls(answer, request, completion)

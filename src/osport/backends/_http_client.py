@@ -6,22 +6,24 @@ import asyncio
 import contextlib
 import functools
 import json
-import time
 import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping
 from typing import Any, Self
 
 from attrs import field, frozen
 
-from osport.backends._http_errors import error_from_answer, translated
-from osport.errors import AuthFailed, BackendError, BadResponse, MissingDependency, TimedOut, UsageError
+from osport.backends._http_deadline import limit_connection, watched, wire_until
+from osport.backends._http_errors import error_from_answer, status_of_error, translated
+from osport.core.deadline import Deadline
+from osport.core.secrets import without_key
+from osport.errors import AuthFailed, BackendError, BadResponse, MissingDependency, UsageError
 
 __all__ = ["Endpoint", "HttpClient"]
 
 # llama.cpp closes the connection behind a stream without saying so, and a stream that is left half way must not
 # leave its connection to the next call.
 ONE_STREAM = {"Connection": "close"}
-HIDDEN = "[the key]"
+_closing: set[asyncio.Task[None]] = set()
 
 
 @frozen
@@ -36,6 +38,10 @@ class Endpoint:
     def headers(self) -> dict[str, str]:
         """The key, where there is one."""
         return {"Authorization": f"Bearer {self.api_key}"} if self.api_key else {}
+
+    def key_hidden(self) -> contextlib.AbstractContextManager[None]:
+        """What is raised inside does not show the key, whatever the server wrote into its answer."""
+        return without_key(self.api_key)
 
 
 class HttpClient:
@@ -62,27 +68,27 @@ class HttpClient:
         )
         self._of_loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = weakref.WeakKeyDictionary()
 
-    def get(self, endpoint: Endpoint, path: str, *, timeout: float) -> Any:
+    def get(self, endpoint: Endpoint, path: str, *, deadline: Deadline) -> Any:
         """The JSON answer to a GET."""
-        return self._call("GET", endpoint, path, None, timeout)
+        return self._call("GET", endpoint, path, None, deadline)
 
-    def post(self, endpoint: Endpoint, path: str, body: Mapping[str, Any], *, timeout: float) -> Any:
+    def post(self, endpoint: Endpoint, path: str, body: Mapping[str, Any], *, deadline: Deadline) -> Any:
         """The JSON answer to a POST."""
-        return self._call("POST", endpoint, path, body, timeout)
+        return self._call("POST", endpoint, path, body, deadline)
 
-    async def aget(self, endpoint: Endpoint, path: str, *, timeout: float) -> Any:
+    async def aget(self, endpoint: Endpoint, path: str, *, deadline: Deadline) -> Any:
         """:meth:`get` for asyncio."""
-        return await self._acall("GET", endpoint, path, None, timeout)
+        return await self._acall("GET", endpoint, path, None, deadline)
 
-    async def apost(self, endpoint: Endpoint, path: str, body: Mapping[str, Any], *, timeout: float) -> Any:
+    async def apost(self, endpoint: Endpoint, path: str, body: Mapping[str, Any], *, deadline: Deadline) -> Any:
         """:meth:`post` for asyncio."""
-        return await self._acall("POST", endpoint, path, body, timeout)
+        return await self._acall("POST", endpoint, path, body, deadline)
 
-    def events(self, endpoint: Endpoint, path: str, body: Mapping[str, Any], *, timeout: float) -> Generator[Any]:
+    def events(self, endpoint: Endpoint, path: str, body: Mapping[str, Any], *, deadline: Deadline) -> Generator[Any]:
         """The JSON objects of a server-sent event stream; closing the iterator closes the connection."""
         from httpx_sse import EventSource
 
-        with self._streamed("POST", endpoint, path, body, timeout, ONE_STREAM) as response:
+        with self._streamed("POST", endpoint, path, body, deadline, ONE_STREAM) as response:
             if not response.is_success:
                 response.read()
                 raise self._error(endpoint, response.status_code, response.text, response.headers)
@@ -97,12 +103,12 @@ class HttpClient:
                     yield self._piece(endpoint, event.data, response.headers)
 
     async def aevents(
-        self, endpoint: Endpoint, path: str, body: Mapping[str, Any], *, timeout: float
+        self, endpoint: Endpoint, path: str, body: Mapping[str, Any], *, deadline: Deadline
     ) -> AsyncGenerator[Any]:
         """:meth:`events` for asyncio."""
         from httpx_sse import EventSource
 
-        async with self._astreamed("POST", endpoint, path, body, timeout, ONE_STREAM) as response:
+        async with self._astreamed("POST", endpoint, path, body, deadline, ONE_STREAM) as response:
             if not response.is_success:
                 await response.aread()
                 raise self._error(endpoint, response.status_code, response.text, response.headers)
@@ -117,9 +123,9 @@ class HttpClient:
                             return
                         yield self._piece(endpoint, event.data, response.headers)
 
-    def lines(self, endpoint: Endpoint, path: str, body: Mapping[str, Any], *, timeout: float) -> Generator[Any]:
+    def lines(self, endpoint: Endpoint, path: str, body: Mapping[str, Any], *, deadline: Deadline) -> Generator[Any]:
         """The JSON objects of a stream that holds one a line; closing the iterator closes the connection."""
-        with self._streamed("POST", endpoint, path, body, timeout, ONE_STREAM) as response:
+        with self._streamed("POST", endpoint, path, body, deadline, ONE_STREAM) as response:
             if not response.is_success:
                 response.read()
                 raise self._error(endpoint, response.status_code, response.text, response.headers)
@@ -129,10 +135,10 @@ class HttpClient:
                     yield self._piece(endpoint, line, response.headers)
 
     async def alines(
-        self, endpoint: Endpoint, path: str, body: Mapping[str, Any], *, timeout: float
+        self, endpoint: Endpoint, path: str, body: Mapping[str, Any], *, deadline: Deadline
     ) -> AsyncGenerator[Any]:
         """:meth:`lines` for asyncio."""
-        async with self._astreamed("POST", endpoint, path, body, timeout, ONE_STREAM) as response:
+        async with self._astreamed("POST", endpoint, path, body, deadline, ONE_STREAM) as response:
             if not response.is_success:
                 await response.aread()
                 raise self._error(endpoint, response.status_code, response.text, response.headers)
@@ -143,9 +149,13 @@ class HttpClient:
                         yield self._piece(endpoint, line, response.headers)
 
     def close(self) -> None:
-        """Close all connections."""
+        """Close all connections; a call that is under way ends with an error."""
         self._closed = True
         self._client.close()
+        for loop, client in list(self._of_loops.items()):
+            # A loop that has ended took its connections along.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(_close_soon, loop, client)
 
     def __enter__(self) -> Self:
         return self
@@ -153,15 +163,17 @@ class HttpClient:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _call(self, method: str, endpoint: Endpoint, path: str, body: Mapping[str, Any] | None, timeout: float) -> Any:
-        with self._streamed(method, endpoint, path, body, timeout, {}) as response:
+    def _call(
+        self, method: str, endpoint: Endpoint, path: str, body: Mapping[str, Any] | None, deadline: Deadline
+    ) -> Any:
+        with self._streamed(method, endpoint, path, body, deadline, {}) as response:
             response.read()
             return self._whole(endpoint, response)
 
     async def _acall(
-        self, method: str, endpoint: Endpoint, path: str, body: Mapping[str, Any] | None, timeout: float
+        self, method: str, endpoint: Endpoint, path: str, body: Mapping[str, Any] | None, deadline: Deadline
     ) -> Any:
-        async with self._astreamed(method, endpoint, path, body, timeout, {}) as response:
+        async with self._astreamed(method, endpoint, path, body, deadline, {}) as response:
             await response.aread()
             return self._whole(endpoint, response)
 
@@ -172,16 +184,19 @@ class HttpClient:
         endpoint: Endpoint,
         path: str,
         body: Mapping[str, Any] | None,
-        timeout: float,
+        deadline: Deadline,
         headers: Mapping[str, str],
     ) -> Iterator[Any]:
         self._refuse_closed()
-        deadline = time.monotonic() + timeout
-        with (
-            translated(backend=self.backend, model=self.model, timeout=timeout),
-            self._client.stream(**_request(method, endpoint, path, body, timeout, headers)) as response,
-        ):
-            response.stream = _until(response.stream, deadline, self._late(timeout))
+        import httpx
+
+        with self._errors(endpoint, deadline), contextlib.ExitStack() as connection:
+            asked = _request(method, endpoint, path, body, deadline, headers)
+            with wire_until(deadline):
+                response = connection.enter_context(
+                    self._client.stream(**asked, extensions={"trace": limit_connection})
+                )
+            response.stream = watched(response.stream, deadline, httpx.SyncByteStream)
             yield response
 
     @contextlib.asynccontextmanager
@@ -191,16 +206,23 @@ class HttpClient:
         endpoint: Endpoint,
         path: str,
         body: Mapping[str, Any] | None,
-        timeout: float,
+        deadline: Deadline,
         headers: Mapping[str, str],
     ) -> AsyncIterator[Any]:
         self._refuse_closed()
-        deadline = asyncio.get_running_loop().time() + timeout
         client = self._client_of_this_loop()
-        with translated(backend=self.backend, model=self.model, timeout=timeout):
-            async with client.stream(**_request(method, endpoint, path, body, timeout, headers)) as response:
-                response.stream = _auntil(response.stream, deadline, self._late(timeout))
+        with self._errors(endpoint, deadline):
+            async with contextlib.AsyncExitStack() as connection:
+                asked = _request(method, endpoint, path, body, deadline, headers)
+                async with asyncio.timeout(deadline.left):
+                    response = await connection.enter_async_context(client.stream(**asked))
+                response.stream = _awatched(response.stream, deadline)
                 yield response
+
+    @contextlib.contextmanager
+    def _errors(self, endpoint: Endpoint, deadline: Deadline) -> Iterator[None]:
+        with endpoint.key_hidden(), translated(backend=self.backend, model=self.model, timeout=deadline.seconds):
+            yield
 
     def _client_of_this_loop(self) -> Any:
         import httpx
@@ -222,14 +244,10 @@ class HttpClient:
         """One object; an error behind a 200 is raised as what it would have been instead of it."""
         payload = self._json(text)
         if isinstance(payload, dict) and payload.get("error"):
-            error = payload["error"]
-            code = error.get("code") if isinstance(error, dict) else None
-            raise self._error(endpoint, code if isinstance(code, int) else 500, text, headers)
+            raise self._error(endpoint, status_of_error(payload["error"]), text, headers)
         return payload
 
     def _error(self, endpoint: Endpoint, status: int, body: str, headers: Mapping[str, str]) -> BackendError:
-        if endpoint.api_key:
-            body = body.replace(endpoint.api_key, HIDDEN)
         error = error_from_answer(status, body, headers, backend=self.backend, model=self.model)
         if isinstance(error, AuthFailed) and endpoint.withheld:
             error.args = (f"{error}. {endpoint.withheld}",)
@@ -261,11 +279,6 @@ class HttpClient:
                 f"{self.backend}: not JSON: {text[:200]!r}", backend=self.backend, model=self.model
             ) from error
 
-    def _late(self, timeout: float) -> TimedOut:
-        return TimedOut(
-            f"{self.backend}: no complete answer within {timeout:g} s (timeout)", backend=self.backend, model=self.model
-        )
-
     def _refuse_closed(self) -> None:
         if self._closed:
             raise UsageError(f"this {self.backend} model is closed; make a new Model")
@@ -279,12 +292,19 @@ def _tls() -> Any:
     return httpx.create_ssl_context()
 
 
+def _close_soon(loop: asyncio.AbstractEventLoop, client: Any) -> None:
+    task = loop.create_task(client.aclose())
+    # A loop keeps no hold of its tasks.
+    _closing.add(task)
+    task.add_done_callback(_closing.discard)
+
+
 def _request(
     method: str,
     endpoint: Endpoint,
     path: str,
     body: Mapping[str, Any] | None,
-    timeout: float,
+    deadline: Deadline,
     headers: Mapping[str, str],
 ) -> dict[str, Any]:
     import httpx
@@ -294,7 +314,7 @@ def _request(
         "url": endpoint.url + path,
         "json": body,
         "headers": {**endpoint.headers, **headers},
-        "timeout": httpx.Timeout(timeout, connect=min(timeout, 10.0)),
+        "timeout": httpx.Timeout(deadline.left, connect=min(deadline.left, 10.0)),
     }
 
 
@@ -303,24 +323,8 @@ def _in_one_piece(response: Any) -> bool:
     return str(response.headers.get("content-type", "")).startswith("application/json")
 
 
-def _until(stream: Any, deadline: float, late: TimedOut) -> Any:
-    """The same bytes, but the whole answer must be there in time: httpx's own limit holds for one read only."""
-    import httpx
-
-    class Watched(httpx.SyncByteStream):
-        def __iter__(self) -> Iterator[bytes]:
-            for chunk in stream:
-                yield chunk
-                if time.monotonic() > deadline:
-                    raise late
-
-        def close(self) -> None:
-            stream.close()
-
-    return Watched()
-
-
-def _auntil(stream: Any, deadline: float, late: TimedOut) -> Any:
+def _awatched(stream: Any, deadline: Deadline) -> Any:
+    """The same bytes; waiting for them ends by the deadline, for httpx's own limit holds for one read only."""
     import httpx
 
     class Watched(httpx.AsyncByteStream):
@@ -328,11 +332,8 @@ def _auntil(stream: Any, deadline: float, late: TimedOut) -> Any:
             chunks = aiter(stream)
             while True:
                 # Around each wait, never around a yield: it would cancel what the consumer does meanwhile.
-                try:
-                    async with asyncio.timeout_at(deadline):
-                        chunk = await anext(chunks, None)
-                except TimeoutError as error:
-                    raise late from error
+                async with asyncio.timeout(deadline.left):
+                    chunk = await anext(chunks, None)
                 if chunk is None:
                     return
                 yield chunk

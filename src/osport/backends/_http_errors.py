@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import re
+import time
 from collections.abc import Iterator, Mapping
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 from osport.errors import (
@@ -19,11 +22,15 @@ from osport.errors import (
     ServerFault,
     TimedOut,
     Unreachable,
+    UsageError,
 )
 
-__all__ = ["error_from_answer", "translated"]
+__all__ = ["error_from_answer", "status_of_error", "translated"]
 
 EXCERPT = 400
+
+# Request Timeout and Too Early: the same request is welcome later.
+PASSING = (408, 425)
 
 # llama.cpp and OpenAI have a name for a prompt that is too long; Claude, vLLM and Ollama have only a sentence.
 OVERFLOW_KINDS = ("exceed_context_size_error", "context_length_exceeded")
@@ -32,6 +39,33 @@ OVERFLOW_WORDS = re.compile(
     r"|exceeds? the (?:available |model's )?(?:context|maximum context)|exceeds the context length",
     re.IGNORECASE,
 )
+
+
+# What the status would have been of an error that came behind a 200, by the words of Anthropic and of OpenAI.
+STATUS_OF_KIND = {
+    "invalid_request_error": 400,
+    "context_length_exceeded": 400,
+    "authentication_error": 401,
+    "invalid_api_key": 401,
+    "permission_error": 403,
+    "not_found_error": 404,
+    "model_not_found": 404,
+    "rate_limit_error": 429,
+    "rate_limit_exceeded": 429,
+    "insufficient_quota": 429,
+    "overloaded_error": 529,
+}
+
+
+def status_of_error(error: Any) -> int:
+    """The HTTP status for an ``error`` object inside an answer; 500 where neither its code nor its type says more."""
+    if isinstance(error, Mapping):
+        for said in (error.get("code"), error.get("type")):
+            if isinstance(said, str) and said in STATUS_OF_KIND:
+                return STATUS_OF_KIND[said]
+            if isinstance(said, int) and 400 <= said < 600:
+                return said
+    return 500
 
 
 def error_from_answer(status: int, body: str, headers: Mapping[str, str], *, backend: str, model: str) -> BackendError:
@@ -52,7 +86,7 @@ def error_from_answer(status: int, body: str, headers: Mapping[str, str], *, bac
         return ModelNotFound(text, **names)
     if status == 429:
         return RateLimited(text, retry_after=_seconds(headers.get("retry-after")), **names)
-    if status >= 500:
+    if status >= 500 or status in PASSING:
         return ServerFault(text, retry_after=_seconds(headers.get("retry-after")), **names)
     if 300 <= status < 400:
         return BadResponse(f"{text}. A redirect is not followed: give the final URL", **names)
@@ -69,12 +103,15 @@ def translated(*, backend: str, model: str, timeout: float) -> Iterator[None]:
         yield
     except httpx.ConnectTimeout as error:
         raise Unreachable(f"{backend}: no connection to {model} in time", **names) from error
-    except httpx.TimeoutException as error:
-        raise TimedOut(f"{backend}: no answer within {timeout:g} s (timeout)", **names) from error
+    except (httpx.TimeoutException, TimeoutError) as error:
+        raise TimedOut(f"{backend}: no complete answer within {timeout:g} s (timeout)", **names) from error
     except httpx.ConnectError as error:
         raise Unreachable(f"{backend}: cannot connect to {model}: {error}; is the server running?", **names) from error
     except (httpx.NetworkError, httpx.RemoteProtocolError) as error:
         raise ServerFault(f"{backend}: the connection broke during the answer: {error}", **names) from error
+    except UnicodeEncodeError as error:
+        what = "the request holds half of a surrogate pair, which is no text; decode the input with errors='replace'"
+        raise UsageError(f"{backend}: {what}") from error
     except httpx.DecodingError as error:
         raise BadResponse(f"{backend}: the answer cannot be decoded: {error}", **names) from error
     except (httpx.UnsupportedProtocol, httpx.LocalProtocolError, httpx.ProxyError) as error:
@@ -95,8 +132,14 @@ def _message(body: str) -> tuple[str, str]:
 
 
 def _seconds(value: str | None) -> float | None:
-    # Retry-After may also be a date; then nothing is promised.
-    try:
-        return max(0.0, float(value)) if value is not None else None
-    except ValueError:
+    """From ``Retry-After``: a number, or a date; None for what is neither."""
+    if value is None:
         return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            seconds = parsedate_to_datetime(value).timestamp() - time.time()
+        except (ValueError, OverflowError):
+            return None
+    return max(0.0, seconds) if math.isfinite(seconds) else None

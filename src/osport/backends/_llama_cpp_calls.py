@@ -69,7 +69,7 @@ class LlamaCppCalls:
 
     def load(self) -> None:
         """Load the model now."""
-        with self._queue.turn(self.settings.timeout), self._queue.step():
+        with self._queue.turn(self.settings.timeout, Interruption()), self._queue.step():
             self._loaded()
 
     def answer(self, request: Request, interruption: Interruption, *, pieces: bool) -> Generator[str, None, Completion]:
@@ -206,9 +206,7 @@ class LlamaCppCalls:
         What is given is the way to make one step with the engine.
         """
         timeout = timeout or self.settings.timeout
-        waiting = time.monotonic() - spent
-        with self._queue.turn(timeout - spent):
-            left = timeout - (time.monotonic() - waiting)
+        with self._queue.turn(timeout - spent, interruption) as left:
             with self._queue.step():
                 engine = self._loaded()
                 flag = engine.stop_flag()

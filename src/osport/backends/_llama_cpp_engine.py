@@ -247,6 +247,7 @@ class LlamaCppEngine:
     def _told(self, token: int, row: NDArray[np.float32], top: int) -> TokenLogprob:
         import numpy as np
 
+        top = min(top, len(row))
         likeliest = np.argpartition(row, -top)[-top:].tolist() if top else []
         alternatives: dict[str, float] = {}
         for other in sorted(likeliest, key=lambda other: (-row[other], other)):

@@ -48,7 +48,7 @@ class GuardedCalls:
 
     def load(self) -> None:
         """Start the child and load the model now."""
-        with self._queue.turn(self.settings.timeout):
+        with self._queue.turn(self.settings.timeout, Interruption()):
             self._running()
 
     def answer(self, request: Request, interruption: Interruption, *, pieces: bool) -> Generator[str, None, Completion]:
@@ -97,11 +97,7 @@ class GuardedCalls:
     def _turn(self, request: Request, interruption: Interruption) -> Iterator[tuple[_Child, Request, float]]:
         """A child for one call, the request with the time that is left to it, and when that was."""
         timeout = request.timeout or self.settings.timeout
-        waiting = time.monotonic()
-        with self._queue.turn(timeout):
-            left = max(timeout - (time.monotonic() - waiting), 0.001)
-            if interruption.asked:
-                raise BackendError(f"{NAME}: the call was cancelled", backend=NAME)
+        with self._queue.turn(timeout, interruption) as left:
             child = self._running()
             sent = time.perf_counter()
             try:
@@ -117,7 +113,8 @@ class GuardedCalls:
                         "process was ended, the next call starts a new one",
                         backend=NAME,
                     ) from error
-                raise self._fault(child, "ended during this call; the next call starts a new one") from error
+                what = "ended during this call; the next call starts a new one"
+                raise ServerFault(self._ended(child, what), backend=NAME) from error
             finally:
                 if child.talking:
                     child.fall_silent()
@@ -142,14 +139,14 @@ class GuardedCalls:
                 what = f"did not load {self.settings.path} within {self._startup_timeout:g} s (startup_timeout)"
                 raise TimedOut(f"{NAME}: the engine's process {what}", backend=NAME) from error
             what = f"ended while it loaded {self.settings.path} with context={self.settings.context}"
-            raise self._fault(child, what) from error
+            raise BackendError(self._ended(child, what), backend=NAME) from error
         except BaseException:
             child.stop()
             raise
         return child
 
-    def _fault(self, child: _Child, what: str) -> ServerFault:
-        return ServerFault(f"{NAME}: the engine's process {what}. {SHORT_OF_MEMORY} {child.ended()}", backend=NAME)
+    def _ended(self, child: _Child, what: str) -> str:
+        return f"{NAME}: the engine's process {what}. {SHORT_OF_MEMORY} {child.ended()}"
 
 
 class _Child(ChildProcess):

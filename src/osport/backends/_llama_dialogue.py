@@ -16,14 +16,15 @@ from osport.backends._answer_checks import (
     could_be_cut,
     prompt_bytes,
 )
-from osport.backends._chat_checks import logprobs_there
+from osport.backends._chat_checks import logprobs_there, with_calls
+from osport.backends._chat_wire import ChatAnswer, wire_messages
 from osport.backends._embedded_server import Settings, engine_name
 from osport.backends._gguf_model import GgufModel
 from osport.backends._llama_constraints import constraint_fields, enforcement_of, refuse_stop_strings
 from osport.backends._llama_http import Ask, Asking
 from osport.backends._llama_scores import scores_of, tokens_of
 from osport.backends._llama_thoughts import chat_template, thinks_first, thought_of
-from osport.backends._llama_wire import Answer, request_fields, tool_fields, wire_messages
+from osport.backends._llama_wire import request_fields, tool_fields
 from osport.backends._thought_text import ThoughtText
 from osport.core.thought import Thought
 from osport.core.types import Completion, ContinuationScore, Delta, Determinism, Request, Thinking
@@ -32,7 +33,6 @@ from osport.errors import (
     BadRequest,
     BadResponse,
     ModelNotFound,
-    OutputError,
     TemplateError,
     UnsupportedFeature,
     UsageError,
@@ -51,7 +51,7 @@ class Call:
 
     request: Request
     ask: Ask
-    answer: Answer
+    answer: ChatAnswer
     thought: Thought | None = None
     started: float = field(factory=time.perf_counter)
     first_text: float | None = None
@@ -76,14 +76,13 @@ class Call:
 class Dialogue:
     """With one server: the embedded one with its ``settings`` and ``gguf``, or one by URL without either.
 
-    ``model`` is how errors call it, ``timeout`` (seconds) that of a call which brings none.
+    ``model`` is how errors call it.
     """
 
     model: str
     gguf: GgufModel | None
     settings: Settings | None
     prompt_cache: bool
-    timeout: float
     _names: tuple[str, ...] = ()
     _context: int | None = None
 
@@ -102,24 +101,23 @@ class Dialogue:
         a thought and goes on in a form.
         """
         refuse_stop_strings(request)
-        started, answer = time.perf_counter(), Answer(request.logprobs or 0)
-        timeout = request.timeout or self.timeout
+        started, answer = time.perf_counter(), ChatAnswer(NAME, request.logprobs or 0)
         prompt = None
         if not request.messages or request.messages[-1].role == "assistant" or thinks_first(self.gguf, request):
-            prompt = yield from self._rendered(request, timeout)
+            prompt = yield from self._rendered(request)
         thought = thought_of(self.gguf, request, prompt)
         fields = constraint_fields(request.constraint, model=self.gguf, thought=thought)
         # The server sees that a client has gone when it writes to it, so it is to write while it reads the prompt too.
         streamed = {"stream": True, "stream_options": {"include_usage": True}, "return_progress": True}
         body = {**request_fields(request, prompt_cache=self.prompt_cache), **fields, **streamed}
         if prompt is None:
-            chat = yield from self._chat_fields(request, timeout)
-            ask = Ask("/v1/chat/completions", {**body, **chat}, timeout, streamed=True)
+            chat = yield from self._chat_fields(request)
+            ask = Ask("/v1/chat/completions", {**body, **chat}, streamed=True)
         else:
-            ask = Ask("/v1/completions", {**body, "prompt": prompt}, timeout, streamed=True)
+            ask = Ask("/v1/completions", {**body, "prompt": prompt}, streamed=True)
         return Call(request, ask, answer, thought, started)
 
-    def _chat_fields(self, request: Request, timeout: float) -> Asking[dict[str, Any]]:
+    def _chat_fields(self, request: Request) -> Asking[dict[str, Any]]:
         """The conversation with everything that decides how the server renders it."""
         template = self._template() if self.gguf is not None else None
         tools = tool_fields(request)
@@ -130,18 +128,19 @@ class Dialogue:
         if tools and not takes_tools(template):
             raise UnsupportedFeature("tools", NAME, reason="the model's chat template writes none")
         thinking = thinking_fields(request.thinking, template or "")
-        return {"messages": wire_messages(request.messages), **tools, **thinking}
+        messages = wire_messages(NAME, request.messages, reasoning_as="reasoning_content")
+        return {"messages": messages, **tools, **thinking}
 
-    def _rendered(self, request: Request, timeout: float) -> Asking[str]:
+    def _rendered(self, request: Request) -> Asking[str]:
         """The whole prompt as a text."""
         if request.prompt is not None:
             if request.thinking is not None:
                 raise UnsupportedFeature("thinking", NAME, reason="a raw prompt holds what the template made of it")
             return request.prompt
-        chat = yield from self._chat_fields(request, timeout)
+        chat = yield from self._chat_fields(request)
         if "tools" in chat and request.messages[-1].role == "assistant":
             raise UnsupportedFeature("tools", NAME, reason="the answer to a prefill is not searched for calls")
-        rendered = yield Ask("/apply-template", chat, timeout)
+        rendered = yield Ask("/apply-template", chat)
         try:
             return str(rendered["prompt"])
         except (KeyError, TypeError) as error:
@@ -151,19 +150,17 @@ class Dialogue:
 
     def prompt_tokens(self, request: Request) -> Asking[list[int]]:
         """The prompt of a request as the server reads it."""
-        timeout = request.timeout or self.timeout
-        prompt = yield from self._rendered(request, timeout)
-        return (yield from tokens_of(prompt, timeout=timeout))
+        prompt = yield from self._rendered(request)
+        return (yield from tokens_of(prompt))
 
     def scores(self, request: Request, continuations: Sequence[str]) -> Asking[tuple[ContinuationScore, ...]]:
         """The score of each continuation of the request's prompt."""
         if request.constraint is not None or request.tools:
             raise UsageError("a continuation is scored as the model itself finds it: without a form and without tools")
-        timeout = request.timeout or self.timeout
-        prompt = yield from self._rendered(request, timeout)
+        prompt = yield from self._rendered(request)
         cache = self.prompt_cache
-        scores, model = yield from scores_of(prompt, continuations, prompt_cache=cache, timeout=timeout)
-        yield from self._same_model(model, timeout)
+        scores, model = yield from scores_of(prompt, continuations, prompt_cache=cache)
+        yield from self._same_model(model)
         return scores
 
     def completed(self, call: Call) -> Asking[Completion]:
@@ -172,7 +169,7 @@ class Dialogue:
         answer, request = call.answer, call.request
         if answer.finish is None:
             raise BadResponse(f"{NAME}: the answer ended without a finish reason", backend=NAME, model=self.model)
-        yield from self._same_model(answer.model, call.ask.timeout)
+        yield from self._same_model(answer.model)
         yield from self._whole_prompt(request, answer.usage.prompt_tokens)
         logprobs_there(request, answer.text, answer.logprobs, NAME, self.model)
         effective = {name: value for name, value in (call.ask.body or {}).items() if name not in BULKY}
@@ -185,7 +182,6 @@ class Dialogue:
             backend=NAME,
             usage=answer.usage,
             reasoning=answer.reasoning if call.thought is None else behind.reasoning,
-            tool_calls=answer.tool_calls.calls(),
             enforcement=enforcement_of(
                 request.constraint, engine=engine_name() if self.settings else "", thought=call.thought
             ),
@@ -197,7 +193,7 @@ class Dialogue:
             logprobs_from=None if request.logprobs is None else "model",
             determinism=self._determinism,
         )
-        return with_calls(completion, request)
+        return with_calls(answer, request, completion)
 
     @property
     def _determinism(self) -> Determinism:
@@ -205,14 +201,14 @@ class Dialogue:
         alone = self.settings is not None and self.settings.slots == 1
         return "seeded" if alone and not self.prompt_cache else "best_effort"
 
-    def _same_model(self, answered: str, timeout: float) -> Asking[None]:
+    def _same_model(self, answered: str) -> Asking[None]:
         """A server by URL serves one model; another one behind the same URL would go on answering."""
         if self.settings is not None:
             check_model(self.settings.alias, answered, backend=NAME)
             return
         if not self._names:
             # Asked after the first answer, so that a server that cannot answer says so itself.
-            listed = yield from self._asked("/v1/models", timeout)
+            listed = yield from self._asked("/v1/models")
             self._names = names_in(listed) or (answered,)
         check_model(self._names[0], answered, backend=NAME, aliases=self._names)
 
@@ -234,15 +230,15 @@ class Dialogue:
 
     def _context_of_server(self) -> Asking[int]:
         """Tokens; 0 when the server does not say, so that every prompt is counted."""
-        props = yield from self._asked("/props", self.timeout)
+        props = yield from self._asked("/props")
         settings = props.get("default_generation_settings") if isinstance(props, Mapping) else None
         context = settings.get("n_ctx") if isinstance(settings, Mapping) else None
         return context if isinstance(context, int) else 0
 
-    def _asked(self, path: str, timeout: float) -> Asking[Any]:
+    def _asked(self, path: str) -> Asking[Any]:
         """What a GET gives; None where the server has no such route."""
         try:
-            return (yield Ask(path, None, timeout))
+            return (yield Ask(path, None))
         except BackendError as error:
             if error.retryable:
                 raise
@@ -250,7 +246,7 @@ class Dialogue:
 
     def told(self, path: str) -> Asking[Any]:
         """What the server says at this route."""
-        return (yield Ask(path, None, self.timeout))
+        return (yield Ask(path, None))
 
     def _started_with(self) -> dict[str, Any]:
         if self.settings is None:
@@ -300,17 +296,3 @@ def names_in(listed: Any) -> tuple[str, ...]:
         return (str(entry["id"]), *(str(alias) for alias in entry.get("aliases") or ()))
     except (KeyError, TypeError, ValueError, AttributeError):
         return ()
-
-
-def with_calls(completion: Completion, request: Request) -> Completion:
-    """The completion, if its tool calls are such as were asked for.
-
-    Raises :class:`~osport.errors.OutputError` for an unknown tool, and for none where one was required.
-    """
-    unknown = [call.name for call in completion.tool_calls if call.name not in {tool.name for tool in request.tools}]
-    if unknown:
-        raise OutputError(f"the model called {unknown[0]!r}, which is none of the tools", completion)
-    needed = request.tools and request.tool_choice not in ("auto", "none")
-    if needed and not completion.tool_calls and completion.finish_reason != "length":
-        raise OutputError(f"tool_choice={request.tool_choice!r}, and the model called no tool", completion)
-    return completion

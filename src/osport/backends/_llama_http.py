@@ -9,15 +9,16 @@ from typing import Any, TypeVar
 from attrs import frozen
 
 from osport.backends._http_client import Endpoint, HttpClient
+from osport.core.deadline import Deadline
 
-__all__ = ["Ask", "Asking", "LlamaHttp"]
+__all__ = ["Ask", "Asking", "LlamaHttp", "Route"]
 
 T = TypeVar("T")
 
 
 @frozen
 class Ask:
-    """One request to the server: a POST with this body, or a GET without one. ``timeout`` in seconds.
+    """One request to the server: a POST with this body, or a GET without one.
 
     ``streamed``: the answer is the list of the objects that came in. The server does not notice that a client has
     gone while it prepares an answer in one piece; of a stream it does, at its next piece.
@@ -25,8 +26,15 @@ class Ask:
 
     path: str
     body: Mapping[str, Any] | None
-    timeout: float
     streamed: bool = False
+
+
+@frozen
+class Route:
+    """Where to ask, and until when all that belongs to one call may take."""
+
+    endpoint: Endpoint
+    deadline: Deadline
 
 
 Asking = Generator[Ask, Any, T]
@@ -40,14 +48,14 @@ class LlamaHttp(HttpClient):
     def __init__(self, model: str, *, through_proxy: bool) -> None:
         super().__init__("llama_server", model, extra="llama-server", through_proxy=through_proxy)
 
-    def run(self, asking: Asking[T], where: Callable[[], Endpoint]) -> T:
+    def run(self, asking: Asking[T], where: Callable[[], Route]) -> T:
         """Ask everything from this thread; ``where`` is called when there is something to ask."""
         try:
             ask = next(asking)
-            endpoint = where()
+            route = where()
             while True:
                 try:
-                    answer = self._answer(endpoint, ask)
+                    answer = self._answer(route, ask)
                 except Exception as error:  # noqa: BLE001 - the asker decides
                     ask = asking.throw(error)
                 else:
@@ -55,15 +63,15 @@ class LlamaHttp(HttpClient):
         except StopIteration as end:
             return end.value  # type: ignore[no-any-return]
 
-    async def arun(self, asking: Asking[T], where: Callable[[], Endpoint]) -> T:
+    async def arun(self, asking: Asking[T], where: Callable[[], Route]) -> T:
         """Ask everything from this event loop; cancelling closes the connection, which frees the slot."""
         try:
             ask = next(asking)
             # An embedded server may have to be started, which takes its time.
-            endpoint = await asyncio.to_thread(where)
+            route = await asyncio.to_thread(where)
             while True:
                 try:
-                    answer = await self._aanswer(endpoint, ask)
+                    answer = await self._aanswer(route, ask)
                 except Exception as error:  # noqa: BLE001 - the asker decides
                     ask = asking.throw(error)
                 else:
@@ -71,24 +79,24 @@ class LlamaHttp(HttpClient):
         except StopIteration as end:
             return end.value  # type: ignore[no-any-return]
 
-    def pieces(self, endpoint: Endpoint, ask: Ask) -> Generator[Any]:
+    def pieces(self, route: Route, ask: Ask) -> Generator[Any]:
         """The JSON objects of a streamed answer; closing the iterator closes the connection."""
-        return self.events(endpoint, ask.path, ask.body or {}, timeout=ask.timeout)
+        return self.events(route.endpoint, ask.path, ask.body or {}, deadline=route.deadline)
 
-    def apieces(self, endpoint: Endpoint, ask: Ask) -> AsyncGenerator[Any]:
+    def apieces(self, route: Route, ask: Ask) -> AsyncGenerator[Any]:
         """:meth:`pieces` for an event loop."""
-        return self.aevents(endpoint, ask.path, ask.body or {}, timeout=ask.timeout)
+        return self.aevents(route.endpoint, ask.path, ask.body or {}, deadline=route.deadline)
 
-    def _answer(self, endpoint: Endpoint, ask: Ask) -> Any:
+    def _answer(self, route: Route, ask: Ask) -> Any:
         if ask.streamed:
-            return list(self.pieces(endpoint, ask))
+            return list(self.pieces(route, ask))
         if ask.body is None:
-            return self.get(endpoint, ask.path, timeout=ask.timeout)
-        return self.post(endpoint, ask.path, ask.body, timeout=ask.timeout)
+            return self.get(route.endpoint, ask.path, deadline=route.deadline)
+        return self.post(route.endpoint, ask.path, ask.body, deadline=route.deadline)
 
-    async def _aanswer(self, endpoint: Endpoint, ask: Ask) -> Any:
+    async def _aanswer(self, route: Route, ask: Ask) -> Any:
         if ask.streamed:
-            return [payload async for payload in self.apieces(endpoint, ask)]
+            return [payload async for payload in self.apieces(route, ask)]
         if ask.body is None:
-            return await self.aget(endpoint, ask.path, timeout=ask.timeout)
-        return await self.apost(endpoint, ask.path, ask.body, timeout=ask.timeout)
+            return await self.aget(route.endpoint, ask.path, deadline=route.deadline)
+        return await self.apost(route.endpoint, ask.path, ask.body, deadline=route.deadline)

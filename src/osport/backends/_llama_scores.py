@@ -22,10 +22,10 @@ FORCED = 1000.0
 LIKELIEST = 100
 
 
-def tokens_of(text: str, *, timeout: float) -> Asking[list[int]]:
+def tokens_of(text: str) -> Asking[list[int]]:
     """The tokens of a whole prompt, special ones as such, BOS where the model wants one."""
     body = {"content": text, "add_special": True, "parse_special": True}
-    answer = yield Ask("/tokenize", body, timeout)
+    answer = yield Ask("/tokenize", body)
     try:
         return [int(token) for token in answer["tokens"]]
     except (KeyError, TypeError, ValueError) as error:
@@ -33,20 +33,20 @@ def tokens_of(text: str, *, timeout: float) -> Asking[list[int]]:
 
 
 def scores_of(
-    prompt: str, continuations: Sequence[str], *, prompt_cache: bool, timeout: float
+    prompt: str, continuations: Sequence[str], *, prompt_cache: bool
 ) -> Asking[tuple[tuple[ContinuationScore, ...], str]]:
     """The score of each continuation after the prompt, in order, and the name of the model that answered."""
-    before = yield from tokens_of(prompt, timeout=timeout)
+    before = yield from tokens_of(prompt)
     known: dict[tuple[int, ...], dict[int, TokenLogprob]] = {}
     model = ""
     scores: list[ContinuationScore] = []
     for text in continuations:
-        after = yield from _tokens_after(prompt, before, text, timeout)
+        after = yield from _tokens_after(prompt, before, text)
         for place, token in enumerate(after):
             so_far = tuple(after[:place])
             if token not in known.setdefault(so_far, {}):
                 forced = _forced([*before, *so_far], token, prompt_cache)
-                answer = yield Ask("/completion", forced, timeout)
+                answer = yield Ask("/completion", forced)
                 known[so_far] |= _read(answer, token, len(before) + place)
                 model = answer.get("model") or model
         tokens = tuple(known[tuple(after[:place])][token] for place, token in enumerate(after))
@@ -54,16 +54,16 @@ def scores_of(
     return tuple(scores), model
 
 
-def _tokens_after(prompt: str, before: list[int], text: str, timeout: float) -> Asking[list[int]]:
+def _tokens_after(prompt: str, before: list[int], text: str) -> Asking[list[int]]:
     """The tokens that follow those of the prompt, as the model would write the text."""
     if not text:
         raise UsageError("an empty continuation has no probability; give a text")
-    whole = yield from tokens_of(prompt + text, timeout=timeout)
+    whole = yield from tokens_of(prompt + text)
     if whole[: len(before)] == before:
         return whole[len(before) :]
     # Prompt and text share a token where they meet. The model has read the prompt's own tokens by then.
     body = {"content": text, "add_special": False, "parse_special": False, "with_pieces": True}
-    answer = yield Ask("/tokenize", body, timeout)
+    answer = yield Ask("/tokenize", body)
     try:
         pieces = b"".join(_bytes(token["piece"]) for token in answer["tokens"])
         if pieces == text.encode():

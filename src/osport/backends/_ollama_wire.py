@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from osport.backends._answer_checks import count_in
 from osport.backends._chat_wire import ChatAnswer, wire_tools
 from osport.backends._openai_answers import FINISH, logprobs_of
 from osport.core.types import Message, Request, Thinking, Tool, Usage
@@ -121,7 +122,7 @@ def thinking_field(thinking: Thinking, family: str) -> dict[str, Any]:
 def take(answer: ChatAnswer, payload: Any) -> str:
     """Read one JSON object of ``/api/chat`` or ``/api/generate`` into the answer; returns the new text in it."""
     try:
-        answer.model = payload.get("model") or answer.model
+        answer.model = "" + (payload.get("model") or answer.model)
         part = payload.get("message") or {"content": payload.get("response"), "thinking": payload.get("thinking")}
         text = "" + (part.get("content") or "")
         answer.texts.append(text)
@@ -132,7 +133,7 @@ def take(answer: ChatAnswer, payload: Any) -> str:
         answer.logprobs += logprobs_of({"logprobs": {"content": payload.get("logprobs")}}, answer.alternatives)
         if payload["done"]:
             answer.finish = FINISH.get(payload.get("done_reason") or "", "unknown")
-            answer.usage = Usage(payload.get("prompt_eval_count"), payload.get("eval_count"))
+            answer.usage = Usage(count_in(payload, "prompt_eval_count"), count_in(payload, "eval_count"))
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise BadResponse(f"{NAME}: not an answer ({error!r}): {str(payload)[:200]}", backend=NAME) from error
     return text

@@ -7,7 +7,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-from osport.errors import TimedOut, UsageError
+from osport.backends._interruption import Interruption
+from osport.errors import BackendError, TimedOut, UsageError
 
 __all__ = ["OneAtATime"]
 
@@ -30,32 +31,42 @@ class OneAtATime:
         self._step = threading.RLock()
 
     @contextlib.contextmanager
-    def turn(self, timeout: float) -> Iterator[None]:
-        """Wait until the engine is free, then have it for the block.
+    def turn(self, timeout: float, interruption: Interruption) -> Iterator[float]:
+        """Wait until the engine is free, then have it for the block. Gives the seconds that are left of ``timeout``.
 
         Raises :class:`~osport.errors.UsageError` after ``close``, and when this same thread has it
-        already, for it would wait for itself; :class:`~osport.errors.TimedOut` after ``timeout`` seconds.
+        already, for it would wait for itself; :class:`~osport.errors.TimedOut` after ``timeout`` seconds;
+        :class:`~osport.errors.BackendError` when it is interrupted before it has the engine.
         """
         me = threading.get_ident()
         deadline = time.monotonic() + timeout
-        with self._free:
+        with interruption.acted_on_by(self._look_again), self._free:
             if self._owner == me and not self.closed:
                 raise UsageError(
                     f"{self._backend}: this thread is still reading a stream of this model; finish or close it first"
                 )
-            free = self._free.wait_for(lambda: self.closed or self._owner is None, deadline - time.monotonic())
+            free = self._free.wait_for(
+                lambda: self.closed or interruption.asked or self._owner is None, deadline - time.monotonic()
+            )
             self.check_open()
+            if interruption.asked:
+                raise BackendError(f"{self._backend}: the call was cancelled", backend=self._backend)
             if not free:
                 raise TimedOut(
                     f"{self._backend}: other calls had the model for {timeout:g} s (timeout)", backend=self._backend
                 )
             self._owner = me
         try:
-            yield
+            yield max(deadline - time.monotonic(), 0.001)
         finally:
             with self._free:
                 self._owner = None
-                self._free.notify()
+                # Not one alone, for its time may be up at this very moment.
+                self._free.notify_all()
+
+    def _look_again(self) -> None:
+        with self._free:
+            self._free.notify_all()
 
     @contextlib.contextmanager
     def step(self) -> Iterator[None]:

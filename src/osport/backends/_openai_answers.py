@@ -8,6 +8,7 @@ from typing import Any
 
 from attrs import define, field
 
+from osport.backends._answer_checks import count_in
 from osport.core.types import FinishReason, TokenLogprob, ToolCall, Usage
 from osport.errors import OutputError
 
@@ -32,12 +33,13 @@ def reasoning_of(part: Mapping[str, Any]) -> str:
 
 
 def usage_of(usage: Mapping[str, Any]) -> Usage:
-    """Token counts from a ``usage`` object."""
+    """Token counts from a ``usage`` object. Raises TypeError or AttributeError for what is none."""
+    prompt, completion = usage.get("prompt_tokens_details"), usage.get("completion_tokens_details")
     return Usage(
-        prompt_tokens=usage.get("prompt_tokens"),
-        completion_tokens=usage.get("completion_tokens"),
-        cached_tokens=(usage.get("prompt_tokens_details") or {}).get("cached_tokens"),
-        reasoning_tokens=(usage.get("completion_tokens_details") or {}).get("reasoning_tokens"),
+        prompt_tokens=count_in(usage, "prompt_tokens"),
+        completion_tokens=count_in(usage, "completion_tokens"),
+        cached_tokens=count_in(prompt or {}, "cached_tokens"),
+        reasoning_tokens=count_in(completion or {}, "reasoning_tokens"),
     )
 
 
@@ -70,9 +72,9 @@ class ToolCallPieces:
     def take(self, entries: Iterable[Mapping[str, Any]]) -> None:
         """Read the ``tool_calls`` of one message or delta."""
         for place, entry in enumerate(entries):
-            pieces = self._by_place.setdefault(entry.get("index", place), _Pieces())
+            pieces = self._by_place.setdefault(int(entry.get("index", place)), _Pieces())
             function = entry.get("function") or {}
-            pieces.id = entry.get("id") or pieces.id
+            pieces.id = str(entry.get("id") or pieces.id)
             pieces.name += function.get("name") or ""
             arguments = function.get("arguments") or ""
             # OpenAI sends JSON as a string, some servers the object itself.

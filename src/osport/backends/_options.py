@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import difflib
-import math
 import os
 from collections.abc import Iterable, Mapping
 
+from osport.core.deadline import is_seconds
 from osport.errors import UsageError
 
 __all__ = ["check_number", "check_seconds", "check_switch", "default_threads", "refuse_unknown"]
@@ -31,9 +31,9 @@ def check_number(backend: str, name: str, value: object, *, at_least: int, at_mo
 
 def check_seconds(backend: str, name: str, value: object) -> float:
     """The option, if it is a time above 0; else :class:`~osport.errors.UsageError`."""
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < math.inf:
+    if not is_seconds(value):
         raise UsageError(f"{backend}: {name}={value!r}: must be seconds, above 0")
-    return float(value)
+    return float(value)  # type: ignore[arg-type]
 
 
 def check_switch(backend: str, name: str, value: object) -> bool:

@@ -13,12 +13,14 @@ from collections.abc import Callable
 from urllib.parse import urlsplit
 
 from osport.backends._http_client import Endpoint
+from osport.core.secrets import shown_url
 from osport.errors import UsageError
 
 __all__ = ["ApiKey", "checked_key", "endpoint_of", "server_url", "split_reference"]
 
 ApiKey = Callable[[], str]
 PORTS = {"http": 80, "https": 443}
+HOST = re.compile(r"[\w.:%~-]+", re.ASCII)
 
 
 def split_reference(model: str) -> tuple[str, str | None]:
@@ -27,20 +29,31 @@ def split_reference(model: str) -> tuple[str, str | None]:
     return name, url
 
 
-def server_url(backend: str, url: str) -> str:
-    """The base of all routes, without ``/v1``. A key never stands in a URL, for URLs stand in messages and records."""
+def server_url(backend: str, url: str, *, said_by: str = "") -> str:
+    """The base of all routes, without ``/v1``. A key never stands in a URL, for URLs stand in messages and records.
+
+    ``said_by``: the environment variable that holds the URL.
+    """
+    where = f"{backend}: {said_by + ': ' if said_by else ''}"
+    if "@" in re.split(r"[/?#]", url.partition("://")[2], maxsplit=1)[0]:
+        raise UsageError(f"{where}no credentials in the URL; give api_key, a callable that returns the key")
+    if not _usable(url):
+        raise UsageError(f"{where}{shown_url(url)!r} is not the URL of a server; write http://host:port")
+    return url.rstrip("/").removesuffix("/v1").rstrip("/")
+
+
+def _usable(url: str) -> bool:
     try:
         parts = urlsplit(url)
-        credentials = parts.username is not None or parts.password is not None
-        usable = parts.scheme in PORTS and bool(parts.hostname) and (parts.port is None or parts.port > 0)
-        usable = usable and not parts.query and not parts.fragment
+        host = parts.hostname or ""
+        if not host.isascii():
+            import idna
+
+            host = idna.encode(host).decode()
+        there = parts.scheme in PORTS and HOST.fullmatch(host) and (parts.port is None or parts.port > 0)
+        return bool(there) and url.isprintable() and " " not in url and not parts.query and not parts.fragment
     except ValueError:
-        credentials = usable = False
-    if credentials:
-        raise UsageError(f"{backend}: no credentials in the URL; give api_key, a callable that returns the key")
-    if not usable:
-        raise UsageError(f"{backend}: {url!r} is not the URL of a server; write http://host:port")
-    return url.rstrip("/").removesuffix("/v1").rstrip("/")
+        return False
 
 
 def endpoint_of(
@@ -64,7 +77,7 @@ def endpoint_of(
     if key is None:
         return Endpoint(url)
     if _origin(url) in [_origin(allowed) for allowed in (vendor, named) if allowed is not None]:
-        return Endpoint(url, checked_key(backend, lambda: key))
+        return Endpoint(url, _key(backend, f"{key_variable} holds", key))
     return Endpoint(
         url,
         withheld=f"The key in {key_variable} was not sent: nobody named it together with this host. "
@@ -76,9 +89,12 @@ def checked_key(backend: str, api_key: object) -> str:
     """What the callable returns, if it is one and returns a key."""
     if not callable(api_key):
         raise UsageError(f"{backend}: api_key must be a callable that returns the key, so that no key stands in code")
-    key = api_key()
+    return _key(backend, "api_key() returned", api_key())
+
+
+def _key(backend: str, source: str, key: object) -> str:
     if not isinstance(key, str) or not key or not key.isascii() or any(c.isspace() for c in key):
-        raise UsageError(f"{backend}: api_key() returned no key (a string without white space)")
+        raise UsageError(f"{backend}: {source} no key (ASCII without white space)")
     return key
 
 

@@ -45,16 +45,25 @@ Line = Mapping[str, Any]
 
 @define(eq=False)
 class Running:
-    """One child: its process, what it said when it was ready, and where the lines of each call go."""
+    """One child: its process, what it said when it was ready, and where the lines of each call go.
+
+    Two threads serve its pipes, and neither waits for the other: the child does not read while it writes, so with
+    both pipes full a reader that waited would wait for ever.
+    """
 
     process: subprocess.Popen[bytes]
     log: EngineLog
     ready: Line = field(factory=dict)
+    answered: bool = False
     calls: dict[int, Callable[[Line | None], None]] = field(factory=dict)
+    _to_write: queue.SimpleQueue[bytes | None] = field(factory=queue.SimpleQueue)
     _lock: threading.Lock = field(factory=threading.Lock)
     _numbers: int = 0
     _ended: bool = False
     _killed: bool = False
+
+    def __attrs_post_init__(self) -> None:
+        threading.Thread(target=self._write_all, name="osport-vllm-write", daemon=True).start()
 
     def begin(self, call: Line, deliver: Callable[[Line | None], None]) -> int:
         """Send a call; ``deliver`` gets its lines, and None when the child has ended."""
@@ -77,12 +86,19 @@ class Running:
             self.write({"call": number, "do": "abort"})
 
     def write(self, line: Line) -> None:
-        """One line to the child. That it has ended is told by the reader."""
-        data = json.dumps(line).encode() + b"\n"
+        """One line to the child, which does not wait until it is read. That the child has ended is told by ``read``."""
+        self._to_write.put(json.dumps(line).encode() + b"\n")
+
+    def end_input(self) -> None:
+        """Close the child's pipe behind the lines that are still to be written."""
+        self._to_write.put(None)
+
+    def _write_all(self) -> None:
         assert self.process.stdin is not None  # noqa: S101 - a pipe was asked for
-        with self._lock, contextlib.suppress(OSError, ValueError):
-            self.process.stdin.write(data)
-            self.process.stdin.flush()
+        with contextlib.suppress(OSError), self.process.stdin as pipe:
+            while (line := self._to_write.get()) is not None:
+                pipe.write(line)
+                pipe.flush()
 
     def read(self, stdout: IO[bytes]) -> None:
         """Hand on what the child says, until it ends."""
@@ -90,6 +106,7 @@ class Running:
             for data in stdout:
                 line = json.loads(data)
                 number = line["call"]
+                self.answered = self.answered or (is_last(line) and "error" not in line)
                 with self._lock:
                     deliver = self.calls.pop(number, None) if is_last(line) else self.calls.get(number)
                 if deliver is not None:
@@ -172,7 +189,8 @@ class VllmEngine:
     def running(self) -> Running:
         """The child, started if need be.
 
-        Raises :class:`~osport.errors.ServerFault` when it does not start, or has died too often;
+        Raises :class:`~osport.errors.BackendError`, which trying again would not change, when it does not start,
+        and when it has died in spite of three restarts without an answer in between;
         :class:`~osport.errors.TimedOut` when it does not load in time.
         """
         with self._lock:
@@ -181,9 +199,11 @@ class VllmEngine:
             if self._running is None:
                 self._running = self._start()
             elif not self._running.alive:
+                if self._running.answered:
+                    self.restarts = 0
                 if self.restarts >= MAX_RESTARTS:
-                    what = f"the engine died again after {MAX_RESTARTS} restarts and is not restarted"
-                    raise self._fault(self._running, what)
+                    what = f"the engine died again after {MAX_RESTARTS} restarts without an answer and is not restarted"
+                    raise BackendError(self._ended(self._running, what), **self.names)
                 self.restarts += 1
                 self._stop()
                 self._running = self._start()
@@ -291,7 +311,7 @@ class VllmEngine:
             return UsageError(CLOSED)
         with contextlib.suppress(subprocess.TimeoutExpired):
             running.process.wait(STOP_SECONDS)
-        return self._fault(running, "the engine died during this call")
+        return ServerFault(self._ended(running, "the engine died during this call"), **self.names)
 
     def close(self) -> None:
         """End the child and what it started. Closing twice is harmless."""
@@ -337,22 +357,20 @@ class VllmEngine:
         if timed_out:
             message = f"{NAME}: the model was not loaded after {self._startup_timeout:g} s (startup_timeout)"
             raise TimedOut(f"{message}\n{running.log.tail()}".rstrip(), **self.names)
-        raise self._fault(running, f"{NAME}: the model does not load")
+        raise BackendError(self._ended(running, f"{NAME}: the model does not load"), **self.names)
 
-    def _fault(self, running: Running, what: str) -> ServerFault:
+    def _ended(self, running: Running, what: str) -> str:
         code = running.process.returncode
         ended = f" (signal {-code})" if code is not None and code < 0 else f" (exit status {code})"
         running.log.complete()
-        return ServerFault(f"{what}{ended}\n{running.log.tail()}".rstrip(), **self.names)
+        return f"{what}{ended}\n{running.log.tail()}".rstrip()
 
 
 def _stop(running: Running, owner: int) -> None:
     if os.getpid() != owner:  # a forked copy of the parent must not stop the parent's engine
         return
     process = running.process
-    if process.stdin is not None:
-        with contextlib.suppress(OSError):
-            process.stdin.close()
+    running.end_input()
     # Loaded, the child ends in order when its pipe closes; before, it does not look at the pipe.
     if running.ready:
         with contextlib.suppress(subprocess.TimeoutExpired):

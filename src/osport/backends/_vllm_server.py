@@ -11,6 +11,7 @@ from osport.backends._answer_checks import could_be_cut
 from osport.backends._chat_wire import wire_messages
 from osport.backends.openai_compat import OpenAICompatBackend
 from osport.constrained.servers import dialect_of
+from osport.core.deadline import Deadline
 from osport.core.types import Thinking
 from osport.errors import BadResponse, UnsupportedFeature
 from osport.plugin import ContinuationScore, Message, Request, TokenLogprob
@@ -44,7 +45,8 @@ class VllmServer(OpenAICompatBackend):
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
         """Prompt tokens of these messages, rendered and counted by the server itself."""
-        return len(self._tokens(self._conversation(messages)))
+        with self._endpoint.key_hidden():
+            return len(self._tokens(self._conversation(messages)))
 
     def score(self, request: Request, continuations: Sequence[str]) -> tuple[ContinuationScore, ...]:
         """Log-probabilities of the continuations, from the server's prompt log-probabilities.
@@ -52,9 +54,9 @@ class VllmServer(OpenAICompatBackend):
         Prompt and continuation are tokenised apart and joined, as the model would have written the one after the
         other; every continuation is one request, of which the server computes the prompt once.
         """
-        prompt = self._prompt_tokens(request)
-        timeout = request.timeout or self._timeout
-        return tuple(self._scored(prompt, text, timeout) for text in continuations)
+        with self._endpoint.key_hidden(), self._deadline(request).applied():
+            prompt = self._prompt_tokens(request)
+            return tuple(self._scored(prompt, text) for text in continuations)
 
     def thinking_fields(self, thinking: Thinking) -> dict[str, Any]:
         """The switch of the template; a template without one is found out and refused, for vLLM would ignore it."""
@@ -83,7 +85,7 @@ class VllmServer(OpenAICompatBackend):
 
     @cached_property
     def _version(self) -> str:
-        answer = self._http.get(self._endpoint, "/version", timeout=self._timeout)
+        answer = self._http.get(self._endpoint, "/version", deadline=Deadline.after(self._timeout))
         try:
             return str(answer["version"])
         except (KeyError, TypeError) as error:
@@ -111,13 +113,13 @@ class VllmServer(OpenAICompatBackend):
 
     def _tokens(self, text: Mapping[str, Any]) -> list[int]:
         body = {"model": self.model, **text}
-        answer = self._http.post(self._endpoint, "/tokenize", body, timeout=self._timeout)
+        answer = self._http.post(self._endpoint, "/tokenize", body, deadline=Deadline.after(self._timeout))
         try:
             return [int(token) for token in answer["tokens"]]
         except (KeyError, TypeError, ValueError) as error:
             raise self._no_vllm("/tokenize", answer) from error
 
-    def _scored(self, prompt: list[int], continuation: str, timeout: float) -> ContinuationScore:
+    def _scored(self, prompt: list[int], continuation: str) -> ContinuationScore:
         tokens = self._tokens({"prompt": continuation, "add_special_tokens": False})
         body = {
             "model": self.model,
@@ -128,7 +130,7 @@ class VllmServer(OpenAICompatBackend):
             "echo": False,
         }
         path = f"{self._routes}/completions"
-        answer = self._http.post(self._endpoint, path, body, timeout=timeout)
+        answer = self._http.post(self._endpoint, path, body, deadline=Deadline.after(self._timeout))
         try:
             places = answer["choices"][0]["prompt_logprobs"][len(prompt) :]
             found = [place[str(token)] for place, token in zip(places, tokens, strict=True)]

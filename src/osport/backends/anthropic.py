@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import time
-import weakref
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from importlib.metadata import version
 from typing import Any, ClassVar
 
 from osport.backends._answer_checks import check_model, check_prompt_tokens
 from osport.backends._anthropic_errors import MessagesErrors
-from osport.backends._anthropic_transport import async_watched_transport, watched_transport
+from osport.backends._anthropic_transport import watched_async_transport, watched_transport
+from osport.backends._chat_checks import fewest_tokens
 from osport.backends._http_client import ONE_STREAM
 from osport.backends._options import check_seconds, refuse_unknown
 from osport.backends._servers import endpoint_of, server_url, split_reference
+from osport.core.deadline import Deadline
 from osport.core.types import FinishReason
-from osport.errors import AuthFailed, BadResponse, MissingDependency, UnsupportedFeature, UsageError
+from osport.errors import (
+    AuthFailed,
+    BadResponse,
+    MissingDependency,
+    UnsupportedFeature,
+    UsageError,
+)
 from osport.plugin import Backend, Capabilities, Completion, Delta, Message, ModelFacts, Request, Usage
 
 __all__ = ["AnthropicBackend"]
@@ -75,10 +83,12 @@ class AnthropicBackend(Backend):
             import anthropic
         except ImportError as error:
             raise MissingDependency("anthropic", "anthropic") from error
+        self._sdk = anthropic
         named = os.environ.get(URL_VARIABLE) or None
+        url = inside or base_url or named or VENDOR
         self._endpoint = endpoint_of(
             NAME,
-            server_url(NAME, inside or base_url or named or VENDOR),
+            server_url(NAME, url, said_by=URL_VARIABLE if url is named else ""),
             api_key=api_key,
             key_variable=KEY_VARIABLE,
             url_variable=URL_VARIABLE,
@@ -90,9 +100,8 @@ class AnthropicBackend(Backend):
             raise AuthFailed(f"{NAME}: no API key; {how}", backend=NAME)
         self._errors = MessagesErrors(NAME, self.model, self._endpoint)
         # The SDK would follow a redirect to another host, and take the key along.
-        http = anthropic.DefaultHttpxClient(follow_redirects=False, transport=watched_transport(NAME))
-        self._client = anthropic.Anthropic(**self._told_to_the_sdk(), http_client=http)
-        self._of_loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = weakref.WeakKeyDictionary()
+        direct = anthropic.DefaultHttpxClient(follow_redirects=False, transport=watched_transport(NAME))
+        self._client = anthropic.Anthropic(**self._settings(), http_client=direct)
         self._closed = False
 
     def capabilities(self) -> Capabilities:
@@ -123,15 +132,16 @@ class AnthropicBackend(Backend):
         started = time.perf_counter()
         with self._errors.translated(seconds := self._seconds(request)):
             message = self._client.messages.create(**body, timeout=seconds)
-        return self._completion(message, body, time.perf_counter() - started)
+            return self._completion(request, message, body, time.perf_counter() - started)
 
     async def agenerate(self, request: Request) -> Completion:
-        """Answer one request; a call that is cancelled closes its connection."""
+        """Answer one request on the event loop; cancelling closes the connection."""
         body = self._body(request)
         started = time.perf_counter()
         with self._errors.translated(seconds := self._seconds(request)):
-            message = await self._client_of_this_loop().messages.create(**body, timeout=seconds)
-        return self._completion(message, body, time.perf_counter() - started)
+            async with asyncio.timeout(Deadline.after(seconds).left), self._async_client() as client:
+                message = await client.messages.create(**body, timeout=seconds)
+            return self._completion(request, message, body, time.perf_counter() - started)
 
     def stream(self, request: Request) -> Iterator[Delta]:
         """Answer piece by piece; closing the iterator closes the connection."""
@@ -140,6 +150,7 @@ class AnthropicBackend(Backend):
         first: float | None = None
         with (
             self._errors.translated(seconds := self._seconds(request)),
+            # A stream that is left half way must not leave its connection to the next call.
             self._client.messages.stream(**body, timeout=seconds, extra_headers=ONE_STREAM) as events,
         ):
             for text in events.text_stream:
@@ -147,22 +158,33 @@ class AnthropicBackend(Backend):
                     first = first or time.perf_counter() - started
                     yield Delta(text)
             message = events.get_final_message()
-        yield Delta("", self._completion(message, body, time.perf_counter() - started, first))
+            completion = self._completion(request, message, body, time.perf_counter() - started, first)
+        yield Delta("", completion)
 
     async def astream(self, request: Request) -> AsyncIterator[Delta]:
-        """:meth:`stream` without a thread."""
+        """:meth:`stream` on the event loop; leaving it, or cancelling, closes the connection."""
         body = self._body(request)
         started = time.perf_counter()
         first: float | None = None
-        with self._errors.translated(seconds := self._seconds(request)):
-            asked = self._client_of_this_loop().messages.stream(**body, timeout=seconds, extra_headers=ONE_STREAM)
-            async with asked as events:
-                async for text in events.text_stream:
+        deadline = Deadline.after(seconds := self._seconds(request))
+        with self._errors.translated(seconds):
+            async with contextlib.AsyncExitStack() as connection:
+                async with asyncio.timeout(deadline.left):
+                    client = await connection.enter_async_context(self._async_client())
+                    events = await connection.enter_async_context(client.messages.stream(**body, timeout=seconds))
+                texts = aiter(events.text_stream)
+                while True:
+                    # Around each wait, never around a yield: it would cancel what the consumer does meanwhile.
+                    async with asyncio.timeout(deadline.left):
+                        text = await anext(texts, None)
+                    if text is None:
+                        break
                     if text:
                         first = first or time.perf_counter() - started
                         yield Delta(text)
                 message = await events.get_final_message()
-        yield Delta("", self._completion(message, body, time.perf_counter() - started, first))
+            completion = self._completion(request, message, body, time.perf_counter() - started, first)
+        yield Delta("", completion)
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
         """Prompt tokens as the API counts them: one call, free of charge."""
@@ -175,7 +197,11 @@ class AnthropicBackend(Backend):
         self._closed = True
         self._client.close()
 
-    def _told_to_the_sdk(self) -> dict[str, Any]:
+    def _seconds(self, request: Request) -> float:
+        return request.timeout or self._timeout
+
+    def _settings(self) -> dict[str, Any]:
+        """The SDK's, made anew each time: a key that is kept is a key that is printed."""
         return {
             "api_key": self._endpoint.api_key,
             "base_url": self._endpoint.url,
@@ -183,17 +209,11 @@ class AnthropicBackend(Backend):
             "timeout": self._timeout,
         }
 
-    def _seconds(self, request: Request) -> float:
-        return request.timeout or self._timeout
-
-    def _client_of_this_loop(self) -> Any:
-        import anthropic
-
-        loop = asyncio.get_running_loop()
-        if loop not in self._of_loops:
-            http = anthropic.DefaultAsyncHttpxClient(follow_redirects=False, transport=async_watched_transport(NAME))
-            self._of_loops[loop] = anthropic.AsyncAnthropic(**self._told_to_the_sdk(), http_client=http)
-        return self._of_loops[loop]
+    def _async_client(self) -> Any:
+        """The SDK's client for one call: a connection that is kept would belong to the event loop that opened it."""
+        sdk = self._sdk
+        direct = sdk.DefaultAsyncHttpxClient(follow_redirects=False, transport=watched_async_transport(NAME))
+        return sdk.AsyncAnthropic(**self._settings(), http_client=direct)
 
     def _body(self, request: Request) -> dict[str, Any]:
         if request.constraint is not None:
@@ -220,7 +240,9 @@ class AnthropicBackend(Backend):
             "messages": [{"role": turn.role, "content": turn.content} for turn in turns],
         }
 
-    def _completion(self, message: Any, body: dict[str, Any], latency: float, ttft: float | None = None) -> Completion:
+    def _completion(
+        self, request: Request, message: Any, body: dict[str, Any], latency: float, ttft: float | None = None
+    ) -> Completion:
         if getattr(message, "type", None) == "error":
             raise self._errors.after_200(message)
         check_model(self.model, _undated(message.model, self.model), backend=NAME)
@@ -233,7 +255,7 @@ class AnthropicBackend(Backend):
             usage = message.usage
             read = usage.cache_read_input_tokens or 0
             prompt = usage.input_tokens + (usage.cache_creation_input_tokens or 0) + read
-            check_prompt_tokens(_words_in(body), prompt, backend=NAME, model=self.model)
+            check_prompt_tokens(fewest_tokens(request), prompt, backend=NAME, model=self.model)
             reasoning = "".join(block.thinking for block in message.content if block.type == "thinking")
             return Completion(
                 text="".join(block.text for block in message.content if block.type == "text"),
@@ -259,9 +281,3 @@ def _undated(answered: str | None, asked: str) -> str | None:
     """The name asked for, where the answer's is the same with a date behind it."""
     dated = answered is not None and re.fullmatch(re.escape(asked) + r"-\d{8}", answered)
     return asked if dated else answered
-
-
-def _words_in(body: dict[str, Any]) -> int:
-    """Words of the conversation: no tokenizer makes fewer tokens of them."""
-    system = [block["text"] for block in body.get("system", ())]
-    return sum(len(text.split()) for text in (*system, *(turn["content"] for turn in body["messages"])))

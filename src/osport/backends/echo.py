@@ -59,7 +59,7 @@ class EchoBackend(Backend):
         self._closed = False
 
     def capabilities(self) -> Capabilities:
-        """Everything but tools; regexes and grammars only with a script that answers them."""
+        """Text in, text out; regexes and grammars only with a script that answers them."""
         return Capabilities(
             raw_prompt=True,
             prefill=True,

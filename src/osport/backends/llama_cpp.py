@@ -94,7 +94,7 @@ class LlamaCppBackend(Backend):
         self._calls.load()
 
     def capabilities(self) -> Capabilities:
-        """Everything but tools; forms are enforced while sampling."""
+        """No thinking switch, no images, and tools only as a form; forms are enforced while sampling."""
         return Capabilities(
             chat=True,
             raw_prompt=True,

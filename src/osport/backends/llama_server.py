@@ -7,14 +7,17 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import ClassVar, TypeVar
 
+from osport.backends._answer_checks import object_in
 from osport.backends._embedded_server import EmbeddedServer, engine_name
 from osport.backends._gguf_model import GgufModel
 from osport.backends._http_client import Endpoint
 from osport.backends._llama_constraints import GBNF
 from osport.backends._llama_dialogue import Dialogue, takes_tools
-from osport.backends._llama_http import Asking, LlamaHttp
+from osport.backends._llama_http import Asking, LlamaHttp, Route
 from osport.backends._llama_server_options import remote_endpoint, settings_of
 from osport.backends._options import check_seconds, check_switch, refuse_unknown
+from osport.core.deadline import Deadline
+from osport.core.secrets import without_key
 from osport.core.types import ContinuationScore
 from osport.errors import BadResponse, ServerFault, Unreachable, UsageError
 from osport.plugin import (
@@ -109,7 +112,6 @@ class LlamaServerBackend(Backend):
             gguf=self._gguf,
             settings=self._embedded.settings if self._embedded is not None else None,
             prompt_cache=cache,
-            timeout=self._timeout,
         )
         # A proxy of the environment must not stand between this process and its own child.
         self._http = LlamaHttp(self.model, through_proxy=self._remote is not None)
@@ -157,7 +159,7 @@ class LlamaServerBackend(Backend):
         props = self._run(self._dialogue.told("/props"))
         if not isinstance(props, Mapping):
             raise BadResponse(f"{NAME}: {endpoint.url}/props is not that of a llama.cpp server")
-        settings = props.get("default_generation_settings") or {}
+        settings = object_in(props, "default_generation_settings")
         return ModelFacts.of(
             f"{endpoint.url}/props",
             context_length=settings.get("n_ctx"),
@@ -169,35 +171,37 @@ class LlamaServerBackend(Backend):
 
     def generate(self, request: Request) -> Completion:
         """Answer one request."""
-        return self._run(self._dialogue.answer(request))
+        return self._answered(self._run(self._dialogue.answer(request), request.timeout))
 
     async def agenerate(self, request: Request) -> Completion:
         """Answer one request on the event loop; cancelling closes the connection, which frees the slot."""
-        return await self._arun(self._dialogue.answer(request))
+        return self._answered(await self._arun(self._dialogue.answer(request), request.timeout))
 
     def stream(self, request: Request) -> Iterator[Delta]:
         """Answer piece by piece; closing the iterator closes the connection, which frees the slot."""
-        call = self._run(self._dialogue.prepared(request))
-        with self._watching() as where:
+        with self._watching(request.timeout) as where:
+            call = self._http.run(self._dialogue.prepared(request), where)
             for payload in self._http.pieces(where(), call.ask):
                 if delta := call.take(payload):
                     yield delta
-        yield Delta("", self._run(self._dialogue.completed(call)))
+            completion = self._http.run(self._dialogue.completed(call), where)
+        yield Delta("", self._answered(completion))
 
     async def astream(self, request: Request) -> AsyncIterator[Delta]:
         """:meth:`stream` on the event loop; leaving it, or cancelling, closes the connection."""
-        call = await self._arun(self._dialogue.prepared(request))
-        with self._watching() as where:
-            endpoint = await asyncio.to_thread(where)
-            async with contextlib.aclosing(self._http.apieces(endpoint, call.ask)) as payloads:
+        with self._watching(request.timeout) as where:
+            call = await self._http.arun(self._dialogue.prepared(request), where)
+            route = await asyncio.to_thread(where)
+            async with contextlib.aclosing(self._http.apieces(route, call.ask)) as payloads:
                 async for payload in payloads:
                     if delta := call.take(payload):
                         yield delta
-        yield Delta("", await self._arun(self._dialogue.completed(call)))
+            completion = await self._http.arun(self._dialogue.completed(call), where)
+        yield Delta("", self._answered(completion))
 
     def score(self, request: Request, continuations: Sequence[str]) -> tuple[ContinuationScore, ...]:
         """The log-probability of each continuation, of all its tokens, as the model itself gives it."""
-        return self._run(self._dialogue.scores(request, continuations))
+        return self._answered(self._run(self._dialogue.scores(request, continuations), request.timeout))
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
         """Prompt tokens of these messages, rendered and counted by the server itself."""
@@ -210,29 +214,39 @@ class LlamaServerBackend(Backend):
         if self._embedded is not None:
             self._embedded.close()
 
-    def _run(self, asking: Asking[T]) -> T:
-        with self._watching() as where:
+    def _answered(self, answer: T) -> T:
+        if self._embedded is not None:
+            self._embedded.answered()
+        return answer
+
+    def _run(self, asking: Asking[T], timeout: float | None = None) -> T:
+        with self._watching(timeout) as where:
             return self._http.run(asking, where)
 
-    async def _arun(self, asking: Asking[T]) -> T:
-        with self._watching() as where:
+    async def _arun(self, asking: Asking[T], timeout: float | None = None) -> T:
+        with self._watching(timeout) as where:
             return await self._http.arun(asking, where)
 
     @contextlib.contextmanager
-    def _watching(self) -> Iterator[Callable[[], Endpoint]]:
-        """Hand out the endpoint, and tell the death of the embedded server from a broken connection."""
-        used: list[Endpoint] = []
+    def _watching(self, timeout: float | None) -> Iterator[Callable[[], Route]]:
+        """Hand out the route of one call, and tell the death of the embedded server from a broken connection.
 
-        def where() -> Endpoint:
-            used.append(self.endpoint)
-            return used[-1]
+        The clock starts when the server is there: the embedded one has a limit of its own for that.
+        """
+        used: list[Route] = []
 
-        try:
-            yield where
-        except (ServerFault, Unreachable) as error:
-            if not used or self._embedded is None or self._closed:
-                raise
-            death = self._embedded.death(used[-1])
-            if death is None:
-                raise
-            raise death from error
+        def where() -> Route:
+            if not used:
+                used.append(Route(self.endpoint, Deadline.after(timeout or self._timeout)))
+            return used[0]
+
+        with without_key(self._remote.api_key if self._remote is not None else None):
+            try:
+                yield where
+            except (ServerFault, Unreachable) as error:
+                if not used or self._embedded is None or self._closed:
+                    raise
+                death = self._embedded.death(used[0].endpoint)
+                if death is None:
+                    raise
+                raise death from error

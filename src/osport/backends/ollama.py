@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import AsyncGenerator, Generator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Generator, Mapping
 from functools import cached_property
 from typing import Any, ClassVar
 
 from osport.backends import _ollama_wire as wire
+from osport.backends._answer_checks import object_in
 from osport.backends._chat_wire import ChatAnswer
 from osport.backends._http_chat import Call, HttpChatBackend
 from osport.backends._http_client import HttpClient
 from osport.backends._options import check_number, check_seconds, refuse_unknown
 from osport.backends._servers import ApiKey, endpoint_of, server_url, split_reference
 from osport.constrained.servers import dialect_of, numbers
-from osport.errors import BadResponse, ModelNotFound, UnsupportedFeature, UsageError
+from osport.core.deadline import Deadline
+from osport.errors import BadResponse, ModelNotFound, OsportError, UnsupportedFeature, UsageError
 from osport.plugin import ALL_SAMPLING, Capabilities, ModelFacts, Request
 
 __all__ = ["OllamaBackend"]
@@ -69,21 +71,23 @@ class OllamaBackend(HttpChatBackend):
         self._asked_context = context
         self._keep_alive = int(keep_alive) if keep_alive.lstrip("-").isdigit() else keep_alive
         self._timeout = check_seconds(NAME, "timeout", timeout)
-        url = server_url(NAME, inside or _host_of_environment() or LOCAL)
+        named = _host_of_environment()
+        url = server_url(NAME, inside or named or LOCAL, said_by="OLLAMA_HOST" if named and not inside else "")
         self._endpoint = endpoint_of(
             NAME,
             url,
             api_key=api_key,
             key_variable="OLLAMA_API_KEY",
             url_variable="OLLAMA_HOST",
-            named=_host_of_environment(),
+            named=named,
             vendor=VENDOR,
         )
         self._http = HttpClient(NAME, f"{name} at {url}", extra="ollama")
 
     def capabilities(self) -> Capabilities:
         """What ``/api/show`` says of this model; asks the server once, loads nothing."""
-        able = self._shown.get("capabilities") or ()
+        able = self._shown.get("capabilities")
+        able = able if isinstance(able, list) else ()
         return Capabilities(
             chat=True,
             raw_prompt=True,
@@ -100,7 +104,7 @@ class OllamaBackend(HttpChatBackend):
     def facts(self) -> ModelFacts:
         """What ``/api/show`` says; the template there is Ollama's own, not the model's chat template."""
         shown, info = self._shown, self._info
-        details = shown.get("details") or {}
+        details = object_in(shown, "details")
         return ModelFacts.of(
             f"{self._endpoint.url}/api/show",
             name=self.model,
@@ -117,17 +121,18 @@ class OllamaBackend(HttpChatBackend):
         """Have the server load the model, with the context that the calls will ask for."""
         options = {"num_ctx": self._context}
         body = {"model": self.model, "options": options, "keep_alive": self._keep_alive, "stream": False}
-        with self._errors_explained():
-            self._http.post(self._endpoint, "/api/generate", body, timeout=self._timeout)
+        deadline = Deadline.after(self._timeout)
+        with self._explained(deadline):
+            self._http.post(self._endpoint, "/api/generate", body, deadline=deadline)
 
     def unload(self) -> None:
         """Make the server free the memory of this model now, for all its users."""
         body = {"model": self.model, "keep_alive": 0, "stream": False}
-        self._http.post(self._endpoint, "/api/generate", body, timeout=self._timeout)
+        self._http.post(self._endpoint, "/api/generate", body, deadline=Deadline.after(self._timeout))
 
     def _asked(self, request: Request, *, stream: bool) -> Call:
         options = wire.sampling_options(request, context=self._context)
-        family = str((self._shown.get("details") or {}).get("family", ""))
+        family = str(object_in(self._shown, "details").get("family", ""))
         beside = {
             **DIALECT.fields(request.constraint),
             **wire.thinking_field(request.thinking, family),
@@ -157,16 +162,16 @@ class OllamaBackend(HttpChatBackend):
         if dropped := wire.dropped_keywords(request.tools):
             effective["tool_keywords_left_out"] = dropped
         answer = ChatAnswer(NAME, alternatives=request.logprobs or 0)
-        return Call(request, path, body, effective, request.timeout or self._timeout, answer)
+        return Call(request, path, body, effective, answer)
 
     def _take(self, answer: ChatAnswer, payload: Any) -> str:
         return wire.take(answer, payload)
 
-    def _pieces(self, call: Call) -> Generator[Any]:
-        return self._http.lines(self._endpoint, call.path, call.body, timeout=call.timeout)
+    def _pieces(self, call: Call, deadline: Deadline) -> Generator[Any]:
+        return self._http.lines(self._endpoint, call.path, call.body, deadline=deadline)
 
-    def _apieces(self, call: Call) -> AsyncGenerator[Any]:
-        return self._http.alines(self._endpoint, call.path, call.body, timeout=call.timeout)
+    def _apieces(self, call: Call, deadline: Deadline) -> AsyncGenerator[Any]:
+        return self._http.alines(self._endpoint, call.path, call.body, deadline=deadline)
 
     def _same_models(self) -> tuple[str, ...]:
         return (f"{self.model}:latest",)
@@ -176,14 +181,15 @@ class OllamaBackend(HttpChatBackend):
 
     @cached_property
     def _shown(self) -> Mapping[str, Any]:
-        self._version  # noqa: B018 - an old server drops what is sent, so it is asked nothing
-        with self._errors_explained():
-            shown = self._http.post(self._endpoint, "/api/show", {"model": self.model}, timeout=self._timeout)
+        deadline = Deadline.after(self._timeout)
+        with deadline.applied(), self._explained(deadline):
+            self._version  # noqa: B018 - an old server drops what is sent, so it is asked nothing
+            shown = self._http.post(self._endpoint, "/api/show", {"model": self.model}, deadline=deadline)
         return self._object(shown, "/api/show", "details")
 
     @cached_property
     def _version(self) -> str:
-        answer = self._http.get(self._endpoint, "/api/version", timeout=self._timeout)
+        answer = self._http.get(self._endpoint, "/api/version", deadline=Deadline.after(self._timeout))
         version = str(self._object(answer, "/api/version", "version")["version"])
         # A server built from source calls itself 0.0.0.
         if (0, 0, 0) < numbers(version) < OLDEST:
@@ -194,7 +200,7 @@ class OllamaBackend(HttpChatBackend):
 
     @property
     def _info(self) -> Mapping[str, Any]:
-        return self._shown.get("model_info") or {}
+        return object_in(self._shown, "model_info")
 
     @property
     def _trained_context(self) -> int | None:
@@ -210,17 +216,12 @@ class OllamaBackend(HttpChatBackend):
             raise UsageError(f"{NAME}: context={self._asked_context}: {self.model} was trained with {trained} tokens")
         return self._asked_context
 
-    @contextlib.contextmanager
-    def _errors_explained(self) -> Iterator[None]:
+    def _explain(self, error: ModelNotFound) -> None:
         """Tell what models there are when this one is not."""
-        try:
-            yield
-        except ModelNotFound as error:
-            with contextlib.suppress(BadResponse, KeyError, TypeError):
-                listed = self._http.get(self._endpoint, "/api/tags", timeout=self._timeout)
-                there = ", ".join(sorted(entry["name"] for entry in listed["models"])[:10]) or "none"
-                error.args = (f"{error}; there are: {there}. Fetch it with: ollama pull {self.model}",)
-            raise
+        with contextlib.suppress(OsportError, KeyError, TypeError):
+            listed = self._http.get(self._endpoint, "/api/tags", deadline=Deadline.after(self._timeout))
+            there = ", ".join(sorted(entry["name"] for entry in listed["models"])[:10]) or "none"
+            error.args = (f"{error}; there are: {there}. Fetch it with: ollama pull {self.model}",)
 
     def _object(self, answer: Any, path: str, name: str) -> Mapping[str, Any]:
         if not isinstance(answer, Mapping) or name not in answer:
@@ -229,11 +230,16 @@ class OllamaBackend(HttpChatBackend):
 
 
 def _host_of_environment() -> str | None:
-    """``OLLAMA_HOST`` as Ollama reads it: host, host:port or URL; the address that means any is this machine."""
+    """``OLLAMA_HOST`` as Ollama reads it: host, host:port, :port or URL; the address that means any is this machine."""
     named = os.environ.get("OLLAMA_HOST", "").strip().rstrip("/")
     if not named:
         return None
     url = named if "://" in named else f"http://{named}"
     scheme, _, host = url.partition("://")
     host = host.replace("0.0.0.0", "127.0.0.1")  # noqa: S104 - compared with, not bound to
-    return f"{scheme}://{host}" if ":" in host or scheme == "https" else f"{scheme}://{host}:11434"
+    if host.count(":") > 1 and not host.startswith("["):
+        host = f"[{host}]"
+    elif host.startswith(":"):
+        host = f"127.0.0.1{host}"
+    with_port = ":" in host.rpartition("]")[2] or scheme == "https"
+    return f"{scheme}://{host}" if with_port else f"{scheme}://{host}:11434"

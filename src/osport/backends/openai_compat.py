@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, get_args
 from urllib.parse import urlsplit
 
+from osport.backends._answer_checks import object_in
 from osport.backends._chat_wire import ChatAnswer, tool_fields, wire_messages
 from osport.backends._http_chat import Call, HttpChatBackend
 from osport.backends._http_client import HttpClient
@@ -22,6 +23,7 @@ from osport.backends._options import check_seconds, refuse_unknown
 from osport.backends._servers import ApiKey, endpoint_of, server_url, split_reference
 from osport.chat_template.thinking import LEVELS
 from osport.constrained.servers import dialect_of
+from osport.core.deadline import Deadline
 from osport.core.types import Determinism, Thinking
 from osport.errors import BadResponse, ModelNotFound, UnsupportedFeature, UsageError
 from osport.plugin import ALL_SAMPLING, Backend, Capabilities, ModelFacts, Request
@@ -102,12 +104,13 @@ class OpenAICompatBackend(HttpChatBackend):
             raise UsageError(f"{type(self).__name__} has no name; give the class one: name = 'lab'")
         refuse_unknown(self.name, unknown, ("api_key", "timeout"))
         name, inside = split_reference(model)
-        url = inside or self._server_of_environment() or self.default_url
+        named = self._server_of_environment()
+        url = inside or named or self.default_url
         if not name or not url:
             raise UsageError(f"{self.name}: name a model and its server, e.g. {self.name}:some-model@http://host/v1")
         super().__init__(name)
         self._timeout = check_seconds(self.name, "timeout", timeout)
-        root = server_url(self.name, url)
+        root = server_url(self.name, url, said_by=self.url_variable if url is named else "")
         # A path of another kind is the vendor's own, and its routes have no /v1.
         self._routes = "/v1" if root != url.rstrip("/") or not urlsplit(root).path else ""
         self._endpoint = endpoint_of(
@@ -116,7 +119,7 @@ class OpenAICompatBackend(HttpChatBackend):
             api_key=api_key,
             key_variable=self.key_variable,
             url_variable=self.url_variable,
-            named=self._server_of_environment(),
+            named=named,
             vendor=self.default_url,
         )
         self._http = HttpClient(self.name, f"{name} at {root}", extra=self.extra)
@@ -144,7 +147,7 @@ class OpenAICompatBackend(HttpChatBackend):
     def facts(self) -> ModelFacts:
         """What ``/v1/models`` says. Raises :class:`~osport.errors.ModelNotFound` for a model not listed there."""
         entry = self._listed()
-        meta = entry.get("meta") or {}
+        meta = object_in(entry, "meta")
         context = entry.get("max_model_len") or meta.get("n_ctx") or entry.get("context_length")
         return ModelFacts.of(
             f"{self._endpoint.url}{self._routes}/models",
@@ -214,7 +217,7 @@ class OpenAICompatBackend(HttpChatBackend):
         path = f"{self._routes}/chat/completions" if chat else f"{self._routes}/completions"
         effective = {"route": path, "model": self.model, **ours, **beside}
         answer = ChatAnswer(self.name, alternatives=request.logprobs or 0)
-        return Call(request, path, body, effective, request.timeout or self._timeout, answer)
+        return Call(request, path, body, effective, answer)
 
     @classmethod
     def _server_of_environment(cls) -> str | None:
@@ -234,18 +237,18 @@ class OpenAICompatBackend(HttpChatBackend):
     def _listed(self) -> Mapping[str, Any]:
         """The model's entry in the server's list."""
         path = f"{self._routes}/models"
-        listed = self._http.get(self._endpoint, path, timeout=self._timeout)
-        try:
-            entries = {entry["id"]: entry for entry in listed["data"]}
-        except (KeyError, TypeError) as error:
-            raise BadResponse(
-                f"{self.name}: {self._endpoint.url}{path} is no list of models: {str(listed)[:200]}"
-            ) from error
-        if self.model not in entries:
-            there = ", ".join(sorted(entries)[:10]) or "none"
-            raise ModelNotFound(f"{self.name}: no model {self.model!r} at {self._endpoint.url}; there are: {there}")
-        found: Mapping[str, Any] = entries[self.model]
-        return found
+        with self._endpoint.key_hidden():
+            listed = self._http.get(self._endpoint, path, deadline=Deadline.after(self._timeout))
+            try:
+                entries: dict[str, Mapping[str, Any]] = {str(entry["id"]): entry for entry in listed["data"]}
+            except (KeyError, TypeError) as error:
+                raise BadResponse(
+                    f"{self.name}: {self._endpoint.url}{path} is no list of models: {str(listed)[:200]}"
+                ) from error
+            if self.model not in entries:
+                there = ", ".join(sorted(entries)[:10]) or "none"
+                raise ModelNotFound(f"{self.name}: no model {self.model!r} at {self._endpoint.url}; there are: {there}")
+            return entries[self.model]
 
     @classmethod
     def _features(cls) -> frozenset[str]:

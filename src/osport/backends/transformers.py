@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import queue
 import threading
@@ -12,13 +13,17 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Any, ClassVar
 
+from attrs import evolve
+
 from osport.backends._hf_generation import HfGenerator
-from osport.backends._hf_model import HfModel
+from osport.backends._hf_model import HfModel, check_dtype
 from osport.backends._hf_prompt import HfPrompt, prompt_of
+from osport.backends._interruption import Interruption
 from osport.backends._llama_constraints import refuse_stop_strings
 from osport.backends._one_at_a_time import OneAtATime
 from osport.backends._options import check_seconds, refuse_unknown
 from osport.backends._token_text import TokenText
+from osport.core.deadline import Deadline
 from osport.core.types import FinishReason
 from osport.errors import ContextOverflow, MissingDependency, TimedOut, UsageError
 from osport.plugin import (
@@ -40,7 +45,6 @@ __all__ = ["TransformersBackend"]
 NAME = "transformers"
 KINDS: frozenset[str] = frozenset({"json_schema", "choice", "regex", "grammar"})
 SAMPLING = ALL_SAMPLING - {"presence_penalty", "frequency_penalty"}
-DTYPES = ("auto", "bfloat16", "float16", "float32")
 
 
 class _LeftError(Exception):
@@ -53,8 +57,8 @@ class TransformersBackend(Backend):
     ``model``: the folder of a Hugging Face model, or its name on the Hub if it was downloaded before.
     ``context``: tokens that prompt and answer may have together (default: what the model was trained with, at
     most 8192); ``dtype`` (``auto``: as the weights are stored, ``bfloat16``, ``float16``, ``float32``); ``device``
-    as torch names it (a GPU if there is one); ``timeout`` of one call, waiting in the queue included (600 s; looked
-    at between tokens). No code of the model's folder is run.
+    as torch names it (a GPU if there is one); ``timeout`` of one call, waiting in the queue included, loading the
+    model not (600 s; looked at between tokens). No code of the model's folder is run.
 
     Raises :class:`~osport.errors.UsageError` (options), :class:`~osport.errors.ModelNotFound`,
     :class:`~osport.errors.FormatError` (not a model's folder), :class:`~osport.errors.MissingDependency`.
@@ -81,11 +85,9 @@ class TransformersBackend(Backend):
         for package in ("transformers", "torch"):
             if find_spec(package) is None:
                 raise MissingDependency(package, "transformers")
-        if dtype not in DTYPES:
-            raise UsageError(f"{NAME}: dtype={dtype!r}: must be one of {', '.join(DTYPES)}")
         if device is not None and not isinstance(device, str):
             raise UsageError(f"{NAME}: device={device!r}: must be a name such as 'cpu' or 'cuda:0'")
-        self._dtype = dtype
+        self._dtype = check_dtype(NAME, dtype)
         self._device = device
         self._timeout = check_seconds(NAME, "timeout", timeout)
         self._hf = HfModel.find(model, backend=NAME)
@@ -96,8 +98,8 @@ class TransformersBackend(Backend):
 
     def load(self) -> None:
         """Load the model now."""
-        with self._queue.turn(self._timeout), self._queue.step():
-            self._generator()
+        with self._turn(self._deadline()):
+            pass
 
     def capabilities(self) -> Capabilities:
         """No presence and frequency penalties; tools and thinking as far as the model's template has them."""
@@ -139,6 +141,7 @@ class TransformersBackend(Backend):
 
     def stream(self, request: Request) -> Iterator[Delta]:
         """Answer piece by piece. The model is taken until the last piece is read or the iterator closed."""
+        deadline = self._deadline(request)
         prompt = self._prompt(request)
         pieces: queue.SimpleQueue[str | Completion | BaseException] = queue.SimpleQueue()
         left = threading.Event()
@@ -150,11 +153,11 @@ class TransformersBackend(Backend):
                 pieces.put(piece)
 
             try:
-                pieces.put(self._answer(request, prompt, hand_on))
+                pieces.put(self._answer(request, prompt, deadline, hand_on))
             except BaseException as error:  # noqa: BLE001 - raised again where the stream is read
                 pieces.put(error)
 
-        with self._queue.turn(request.timeout or self._timeout):
+        with self._turn(deadline) as deadline:
             worker = threading.Thread(target=work, name="osport-transformers", daemon=True)
             worker.start()
             try:
@@ -176,22 +179,41 @@ class TransformersBackend(Backend):
         tokens = self._prompt(Request(messages)).tokens
         if not isinstance(tokens, str):
             return len(tokens)
-        with self._queue.turn(self._timeout), self._queue.step():
+        with self._turn(self._deadline()), self._queue.step():
             return len(self._generator().encoded(tokens))
 
     def score(self, request: Request, continuations: Sequence[str]) -> tuple[ContinuationScore, ...]:
         """The log-probability of each continuation, its text cut into tokens by itself; nothing is sampled."""
+        deadline = self._deadline(request)
         prompt = self._prompt(request)
-        with self._queue.turn(request.timeout or self._timeout), self._queue.step():
+        with self._turn(deadline) as deadline, self._queue.step():
             generator = self._generator()
             ids = generator.encoded(prompt.tokens)
             self._room(ids)
             scores = []
             for text in continuations:
+                _check_time(deadline)
                 tokens = generator.score(ids, text)
                 self._room([*ids, *range(len(tokens))])
                 scores.append(ContinuationScore(text, tuple(tokens)))
             return tuple(scores)
+
+    def _deadline(self, request: Request | None = None) -> Deadline:
+        return Deadline.after((request.timeout if request is not None else None) or self._timeout)
+
+    @contextlib.contextmanager
+    def _turn(self, deadline: Deadline) -> Iterator[Deadline]:
+        """The model, loaded, for one call, and until when that may take.
+
+        Loading cannot be broken off, and is of use for every later call: its time is not the call's.
+        """
+        with self._queue.turn(deadline.timeout, Interruption()):
+            if self._loaded is None:
+                started = time.monotonic()
+                with self._queue.step():
+                    self._generator()
+                deadline = evolve(deadline, ends=deadline.ends + time.monotonic() - started)
+            yield deadline
 
     def close(self) -> None:
         """Free the model; a call that runs ends at its next token."""
@@ -202,9 +224,10 @@ class TransformersBackend(Backend):
             if left.is_set():
                 raise _LeftError
 
+        deadline = self._deadline(request)
         prompt = self._prompt(request)
-        with self._queue.turn(request.timeout or self._timeout):
-            return self._answer(request, prompt, hand_on)
+        with self._turn(deadline) as deadline:
+            return self._answer(request, prompt, deadline, hand_on)
 
     def _release(self) -> None:
         self._loaded = None
@@ -237,10 +260,11 @@ class TransformersBackend(Backend):
             )
         return self._context - len(prompt)
 
-    def _answer(self, request: Request, prompt: HfPrompt, hand_on: Callable[[str], None]) -> Completion:
+    def _answer(
+        self, request: Request, prompt: HfPrompt, deadline: Deadline, hand_on: Callable[[str], None]
+    ) -> Completion:
         """The whole answer; ``hand_on`` gets its pieces, an empty one where a token shows nothing yet."""
         started = time.perf_counter()
-        timeout = request.timeout or self._timeout
         sampling = request.sampling.filled()
         text = TokenText(sampling.stop or ())
         visible = prompt.visible()
@@ -266,8 +290,7 @@ class TransformersBackend(Backend):
                 nonlocal decoded
                 if self._closing.is_set():
                     raise UsageError(f"{NAME}: this model was closed during the call; make a new Model")
-                if time.perf_counter() - started > timeout:
-                    raise TimedOut(f"{NAME}: no complete answer within {timeout:g} s (timeout)", backend=NAME)
+                _check_time(deadline)
                 produced.append(token)
                 if token in generator.ends:
                     return True
@@ -324,6 +347,11 @@ class TransformersBackend(Backend):
         whole = prompt.finished(completion, shown=visible.shown)
         hand_on(whole.text[len(visible.shown) :])
         return whole
+
+
+def _check_time(deadline: Deadline) -> None:
+    if not deadline.left:
+        raise TimedOut(f"{NAME}: no complete answer within {deadline.seconds:g} s (timeout)", backend=NAME)
 
 
 def _engine_name() -> str:

@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 
 from attrs import frozen
 
-from osport.backends._hf_model import HfModel
+from osport.backends._child_process import BESIDE_OTHERS
+from osport.backends._hf_model import HfModel, check_dtype
 from osport.backends._hf_prompt import HfPrompt, prompt_of
 from osport.backends._llama_constraints import compiled, refuse_stop_strings
 from osport.backends._options import check_number, check_seconds, check_switch, default_threads, refuse_unknown
@@ -42,19 +43,17 @@ OPTIONS = (
     "context", "dtype", "threads", "tensor_parallel", "gpu_memory_utilization", "kv_cache_bytes", "eager",
     "prompt_cache", "timeout", "startup_timeout",
 )  # fmt: skip
-DTYPES = ("auto", "bfloat16", "float16", "float32")
 KV_CACHE_ON_CPU = 2 * 2**30
 MOST_LOGPROBS = 20
 # vLLM works on this many at the same time by default; more would only wait there, with their clocks running.
 AT_ONCE = 256
 FINISHES: Mapping[str, FinishReason] = {"stop": "stop", "length": "length"}
 ENVIRONMENT = {
+    **BESIDE_OTHERS,
     "HF_HUB_OFFLINE": "1",
     "VLLM_NO_USAGE_STATS": "1",
     # On a CPU, vLLM would pin its threads to cores, the same ones in each process.
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-    # Threads that spin while they wait for one another crawl as soon as another process wants their core.
-    "GOMP_SPINCOUNT": "300",
 }
 
 
@@ -68,7 +67,7 @@ class VllmBackend(Backend):
     ``gpu_memory_utilization``, the share of a GPU's memory to take (0.9); ``kv_cache_bytes``, the memory for the
     cache instead of what is left of that share (on a CPU: 2 GiB); ``eager``, whether to do without compiling (None:
     on a CPU yes); ``prompt_cache``, whether what a prompt shares with an earlier one is not computed again (True);
-    ``timeout`` of one call (600 s); ``startup_timeout`` (600 s).
+    ``timeout`` of one call, loading not included (600 s); ``startup_timeout`` (600 s).
 
     Raises :class:`~osport.errors.UsageError` (options), :class:`~osport.errors.ModelNotFound`,
     :class:`~osport.errors.FormatError` (not a model's folder), :class:`~osport.errors.MissingDependency`.
@@ -98,8 +97,6 @@ class VllmBackend(Backend):
     ) -> None:
         super().__init__(model)
         refuse_unknown(NAME, unknown, OPTIONS)
-        if dtype not in DTYPES:
-            raise UsageError(f"{NAME}: dtype={dtype!r}: must be one of {', '.join(DTYPES)}")
         if not isinstance(gpu_memory_utilization, int | float) or not 0 < gpu_memory_utilization <= 1:
             raise UsageError(f"{NAME}: gpu_memory_utilization={gpu_memory_utilization!r}: must be above 0, at most 1")
         self._timeout = check_seconds(NAME, "timeout", timeout)
@@ -109,7 +106,7 @@ class VllmBackend(Backend):
             "model": str(self._hf.folder),
             "served_model_name": self._hf.name,
             "max_model_len": self._hf.checked_context(context, backend=NAME),
-            "dtype": dtype,
+            "dtype": check_dtype(NAME, dtype),
             "tensor_parallel_size": check_number(NAME, "tensor_parallel", tensor_parallel, at_least=1),
             "gpu_memory_utilization": float(gpu_memory_utilization),
             "kv_cache_memory_bytes": None

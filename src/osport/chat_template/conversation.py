@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from attrs import evolve, field, frozen
 
-from osport.core.types import Constraint, Message, Request, Sampling, Thinking, Tool, ToolCall
+from osport.core.types import Constraint, Message, Request, Sampling, Thinking, Tool, ToolCall, check_text
 from osport.errors import UsageError
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def wire_messages(turns: Turns) -> list[dict[str, Any]]:
             turns_written.append({key: value for key, value in message.items() if value is not None})
         else:
             raise UsageError(f"messages[{index}]: expected a Message, got {type(message).__name__}")
-        _check_text(turns_written[-1].get("content"), index)
+        check_text(f"messages[{index}].content", turns_written[-1].get("content"))
     return turns_written
 
 
@@ -201,18 +201,6 @@ def _call(call: ToolCall, form: Form, names: dict[str, str]) -> dict[str, Any]:
     if form.arguments == "json":
         arguments = json.dumps(arguments, ensure_ascii=False)
     return {"type": "function", "id": call.id, "function": {"name": call.name, "arguments": arguments}}
-
-
-def _check_text(content: object, index: int) -> None:
-    # isascii() is a flag that strings carry; only the others are encoded to see whether they can be.
-    if isinstance(content, str) and not content.isascii():
-        try:
-            content.encode()
-        except UnicodeEncodeError as error:
-            raise UsageError(
-                f"messages[{index}].content: the character at {error.start} is half of a surrogate pair and no text; "
-                "decode the input with errors='replace'"
-            ) from None
 
 
 def replaced(conversation: Conversation, index: int, *new: Message) -> Conversation:

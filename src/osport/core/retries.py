@@ -16,7 +16,7 @@ class Retries:
     """How often a retryable :class:`~osport.errors.BackendError` is tried again, and how long after.
 
     The wait doubles from ``first_wait`` seconds up to ``longest_wait``, with up to a quarter of
-    jitter; a server's ``retry_after`` is honoured, up to ``longest_wait``.
+    jitter; a server's ``retry_after`` is honoured, and one above ``longest_wait`` is not waited for at all.
     """
 
     most: int = field(default=3, validator=validators.ge(0))
@@ -35,6 +35,8 @@ class Retries:
         That is so after a :class:`~osport.errors.TimedOut`, too: the time that the caller gave is spent.
         """
         if not error.retryable or isinstance(error, TimedOut) or attempt > self.most:
+            return None
+        if error.retry_after is not None and error.retry_after > self.longest_wait:
             return None
         wait = self.wait(attempt, error)
         return wait if wait < seconds_left else None

@@ -9,8 +9,9 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
-from attrs import Attribute, evolve, field, fields, frozen
+from attrs import Attribute, evolve, field, fields, frozen, validators
 
+from osport.core.deadline import is_seconds
 from osport.core.thought import Thought
 from osport.errors import UsageError
 
@@ -32,6 +33,7 @@ __all__ = [
     "Tool",
     "ToolCall",
     "Usage",
+    "check_text",
 ]
 
 Role = Literal["system", "user", "assistant", "tool"]
@@ -61,6 +63,20 @@ def _one_of(literal: object) -> Callable[[Any, Attribute[Any], Any], None]:
 def _text(instance: object, attribute: Attribute[Any], value: object) -> None:
     if not isinstance(value, str):
         raise UsageError(f"{attribute.name}={value!r}: must be a string, not {type(value).__name__}")
+    check_text(attribute.name, value)
+
+
+def check_text(name: str, value: object) -> None:
+    """Raise :class:`~osport.errors.UsageError` for a string that cannot be written as UTF-8; other values pass."""
+    # isascii() is a flag that strings carry; only the others are encoded to see whether they can be.
+    if isinstance(value, str) and not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise UsageError(
+                f"{name}: the character at {error.start} is half of a surrogate pair and no text; "
+                "decode the input with errors='replace'"
+            ) from None
 
 
 def _tool_calls(values: Iterable[ToolCall]) -> tuple[ToolCall, ...]:
@@ -122,7 +138,7 @@ class Message:
     content: str = field(default="", validator=_text)
     tool_calls: tuple[ToolCall, ...] = field(default=(), converter=_tool_calls)
     tool_call_id: str | None = None
-    reasoning: str | None = None
+    reasoning: str | None = field(default=None, validator=validators.optional(_text))
     images: tuple[str, ...] = field(default=(), converter=_texts)
 
     @classmethod
@@ -170,6 +186,8 @@ class Sampling:
             allowed, must = _ALLOWED[name]
             if not allowed(value):
                 raise UsageError(f"{name}={value!r}: must be {must}")
+        for text in self.stop or ():
+            check_text("stop", text)
 
     @property
     def given(self) -> dict[str, Any]:
@@ -235,15 +253,16 @@ class Constraint:
 class Request:
     """One question: either ``messages`` (the backend applies the chat template) or a raw ``prompt``.
 
-    ``timeout`` in seconds, None: the backend's own limit. ``item_id`` names the item of a golden set
-    that the request came from; no engine sees it, recorded answers are found by it. ``tool_choice`` is
-    ``auto``, ``required``, ``none`` or the name of a tool. ``logprobs`` asks for the log-probability of
-    every token of the answer, and of this many of its likeliest alternatives. ``thought`` comes with a raw prompt
-    whose answer begins with reasoning; who rendered the prompt says so, and a constraint holds behind it.
+    ``timeout`` in seconds, for all that the call does; None: the backend's own limit for each attempt.
+    ``item_id`` names the item of a golden set that the request came from; no engine sees it, recorded answers are
+    found by it. ``tool_choice`` is ``auto``, ``required``, ``none`` or the name of a tool. ``logprobs`` asks for
+    the log-probability of every token of the answer, and of this many of its likeliest alternatives. ``thought``
+    comes with a raw prompt whose answer begins with reasoning; who rendered the prompt says so, and a constraint
+    holds behind it.
     """
 
     messages: tuple[Message, ...] = field(default=(), converter=_messages)
-    prompt: str | None = None
+    prompt: str | None = field(default=None, validator=validators.optional(_text))
     sampling: Sampling = field(factory=Sampling)
     constraint: Constraint | None = None
     timeout: float | None = None
@@ -260,8 +279,8 @@ class Request:
             raise UsageError(f"logprobs={self.logprobs!r}: a whole number of at least 0 (0: the chosen tokens alone)")
         if bool(self.messages) == (self.prompt is not None):
             raise UsageError("a request takes either messages or a raw prompt, not both and not neither")
-        if self.timeout is not None and self.timeout <= 0:
-            raise UsageError(f"timeout={self.timeout!r}: seconds, above 0")
+        if self.timeout is not None and not is_seconds(self.timeout):
+            raise UsageError(f"timeout={self.timeout!r}: seconds, above 0 and finite")
 
 
 @frozen

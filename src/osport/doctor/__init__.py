@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from osport.core.secrets import shown_url
 from osport.doctor.builds import build_findings
 from osport.doctor.finding import Finding
 from osport.doctor.gpu import gpu_findings
@@ -19,14 +20,15 @@ def diagnose(reference: str | None = None) -> tuple[Finding, ...]:
 
     With a reference only the packages that its backend needs are looked at. Engines are imported in processes
     of their own, for a wheel that was built for another CPU ends the process that imports it. No model is
-    loaded, no question is asked; a server is asked for what it tells of itself, without a key.
+    loaded, no question is asked; a server is asked for what it tells of itself, without a key, and by the
+    backend with its own.
     """
     backend: str | None = None
     if reference is not None:
         try:
             backend = parse_reference(reference).backend
         except UsageError as error:
-            return (Finding("problem", "reference", reference, str(error)),)
+            return (Finding("problem", "reference", shown_url(reference), str(error)),)
     builds = asked_builds(backend)
     return (
         *build_findings(builds),

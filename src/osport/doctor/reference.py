@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from osport.core.secrets import shown_url
 from osport.doctor.finding import Finding
 from osport.doctor.server import server_findings
 from osport.errors import OsportError
@@ -14,20 +15,21 @@ from osport.probing import recalled_probe
 
 __all__ = ["reference_findings"]
 
-URL = re.compile(r"https?://[^\s@]+")
+URL = re.compile(r"https?://.+", re.DOTALL)
 
 
 def reference_findings(reference: str) -> Iterator[Finding]:
     """Nothing is loaded: the file's header is read, or the server asked."""
     url = URL.search(reference)
-    if url is not None:
+    # One with a password in it is for nobody's eyes; the backend says what is wrong with it.
+    if url is not None and shown_url(url.group()) == url.group():
         name = reference.partition(":")[2].partition("@")[0]
         yield from server_findings(url.group(), model="" if name.startswith("//") or "://" in name else name)
     try:
         with Model(reference) as model:
             yield from _model_findings(reference, model)
     except OsportError as error:
-        yield Finding("problem", "model", reference, f"{type(error).__name__}: {error}")
+        yield Finding("problem", "model", shown_url(reference), f"{type(error).__name__}: {error}")
 
 
 def _model_findings(reference: str, model: Model) -> Iterator[Finding]:

@@ -24,16 +24,15 @@ def server_findings(url: str, *, model: str = "") -> Iterator[Finding]:
         yield Finding("problem", "server", url, what, "pip install 'osport[llama-server]'")
         return
     base = url.rstrip("/").removesuffix("/v1")
-    with httpx.Client(base_url=base, timeout=SECONDS, follow_redirects=False) as client:
-        try:
+    try:
+        with httpx.Client(base_url=base, timeout=SECONDS, follow_redirects=False) as client:
             client.get("/")
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            yield Finding(
-                "problem", "server", base, f"does not answer: {error or type(error).__name__}",
-                "start it; check host and port, the proxy variables, and the certificate for https",
-            )  # fmt: skip
-            return
-        yield from _Server(client, base, model).findings()
+            yield from _Server(client, base, model).findings()
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        yield Finding(
+            "problem", "server", base, f"does not answer: {error or type(error).__name__}",
+            "start it; check host and port, the proxy variables, and the certificate for https",
+        )  # fmt: skip
 
 
 class _Server:

@@ -21,6 +21,7 @@ from importlib.metadata import EntryPoint, metadata
 from attrs import define, evolve, field, frozen
 
 from osport.core.facts import ModelFacts
+from osport.core.secrets import shown_url
 from osport.errors import (
     BackendNotFound,
     MissingDependency,
@@ -63,7 +64,7 @@ def parse_reference(reference: str) -> ModelRef:
     if reference.endswith(".gguf"):
         return ModelRef("llama_server", reference)
     raise UsageError(
-        f"model reference {reference!r}: write backend:model, e.g. llama_server:smollm2-135m, "
+        f"model reference {shown_url(reference)!r}: write backend:model, e.g. llama_server:smollm2-135m, "
         "or give the path of a .gguf file or the URL of a running server"
     )
 

@@ -37,21 +37,25 @@ Lie = Literal[
     "error_after_200",
     "malformed",
     "slow_drip",
+    "drips_headers",
     "no_usage",
     "no_end",
     "wrong_content_type",
     "ignores_logprobs",
     "ignores_tool_choice",
     "echoes_key",
+    "key_in_answer",
     "redirects",
 ]
 """
 ``drops_constraint``: answers in free text. ``truncates_prompt``: reads the last third of a prompt.
 ``other_model``: answers with another model. ``dies_midway``: breaks the connection inside the answer.
 ``error_after_200``: reports an error inside a good answer. ``malformed``: sends half a JSON object.
-``slow_drip``: sends one byte now and then, for ever. ``no_usage``: counts no tokens. ``no_end``: ends a stream
+``slow_drip``: sends one byte now and then, for ever. ``drips_headers``: sends one header now and then, for ever,
+and never the answer. ``no_usage``: counts no tokens. ``no_end``: ends a stream
 without a finish reason. ``wrong_content_type``: calls its answer HTML. ``ignores_logprobs``, ``ignores_tool_choice``.
-``echoes_key``: refuses the key and prints it. ``redirects``: sends the client to ``redirect_to``.
+``echoes_key``: refuses the key and prints it. ``key_in_answer``: prints it where the answer should be, behind a 200.
+``redirects``: sends the client to ``redirect_to``.
 """
 
 DRIP_SECONDS = 0.02
@@ -213,6 +217,12 @@ class _Reply:
             return
         asked = self.dialect.asked(self.path, self.body, self.fake.engine)
         self._check_model(asked.model)
+        if "drips_headers" in self.lies:
+            self._drip_headers()
+            return
+        if "key_in_answer" in self.lies:
+            self._answer_with_the_key(stream=asked.stream)
+            return
         asked, spoken = self._lied(asked)
         model = "another-model" if "other_model" in self.lies else self.fake.model
         usage = "no_usage" not in self.lies
@@ -228,10 +238,26 @@ class _Reply:
         self._json(answer)
 
     def _check_key(self) -> None:
-        given = self.headers.get("authorization", "").removeprefix("Bearer ") or self.headers.get("x-api-key", "")
+        given = self._given_key()
         if "echoes_key" in self.lies or (self.fake.api_key is not None and given != self.fake.api_key):
             shown = given if "echoes_key" in self.lies else "given"
             raise Refusal(401, "authentication_error", f"the key {shown} is not valid")
+
+    def _given_key(self) -> str:
+        return self.headers.get("authorization", "").removeprefix("Bearer ") or self.headers.get("x-api-key", "")
+
+    def _answer_with_the_key(self, *, stream: bool) -> None:
+        answer = {"detail": f"the key {self._given_key()} has no credit left"}
+        if stream:
+            self._stream([self.dialect.event(answer)])
+        else:
+            self._plain_json(answer)
+
+    def _drip_headers(self) -> None:
+        self.handler.wfile.write(b"HTTP/1.1 200 OK\r\n")
+        while not self.fake.closing.is_set():
+            self.handler.wfile.write(b"X-Drop: 1\r\n")
+            time.sleep(DRIP_SECONDS)
 
     def _check_model(self, name: str | None) -> None:
         # llama.cpp serves what it has, whatever it is asked for, and is mostly asked for nothing.
