@@ -286,7 +286,9 @@ def test_a_model_that_is_not_there_is_a_problem(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("backend", "level"), [(Whole, "ok"), (BROKEN["test_a_form_is_kept_or_refused"], "problem")], ids=["true", "lying"]
+    ("backend", "level"),
+    [(Whole, "ok"), (dict(BROKEN)["test_a_form_is_kept_or_refused"], "problem")],
+    ids=["true", "lying"],
 )
 def test_what_a_probe_found_is_shown(backend, level):
     register(BackendSpec("made", backend, backend.features))

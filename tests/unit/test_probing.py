@@ -81,14 +81,14 @@ def test_an_engine_that_enforces_is_told_so_for_every_kind():
 
 
 def test_a_backend_that_drops_constraints_is_caught_in_every_kind():
-    backend = BROKEN["test_a_form_is_kept_or_refused"]("x")
+    backend = dict(BROKEN)["test_a_form_is_kept_or_refused"]("x")
     probe = probe_constraints(Model(backend))
     assert results(probe) == dict.fromkeys(KINDS, "dropped")
     assert "allowed was" in probe.dropped[0].detail
 
 
 def test_a_backend_that_answers_what_anybody_would_have_guessed_is_caught():
-    backend = BROKEN["test_a_form_that_is_enforced_cannot_be_talked_out_of"]("x")
+    backend = dict(BROKEN)["test_a_form_that_is_enforced_cannot_be_talked_out_of"]("x")
     assert results(probe_constraints(Model(backend))) == dict.fromkeys(KINDS, "dropped")
 
 
@@ -148,7 +148,7 @@ def test_no_tries_are_refused():
 
 
 @pytest.mark.parametrize(
-    ("backend", "code"), [(Whole, 0), (BROKEN["test_a_form_is_kept_or_refused"], 1)], ids=["truthful", "lying"]
+    ("backend", "code"), [(Whole, 0), (dict(BROKEN)["test_a_form_is_kept_or_refused"], 1)], ids=["truthful", "lying"]
 )
 def test_the_command_exits_with_1_when_a_form_was_dropped(backend, code):
     register(BackendSpec("made", backend, backend.features))
