@@ -92,6 +92,28 @@ def test_arguments_in_which_no_text_stands(printed, rule):
     assert (rule, "messages[1].tool_calls[0].arguments.hourly") in found
 
 
+def test_calls_that_come_out_in_another_order_or_twice():
+    assert ("reordered", "messages[2].tool_calls[0]") in loss("m.tool_calls or []", "(m.tool_calls or []) | reverse")
+    again = loss("m.tool_calls or []", "(m.tool_calls or []) * 2", NUMBERS)
+    assert ("repeated", "messages[1].tool_calls[0].arguments.days") in again
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("hourly", "not v"), ("never", "v | int"), ("zero", "none"), ("none", "false"), ("days", "v | string")],
+)
+def test_a_value_that_becomes_another(key, value):
+    arguments = {"hourly": True, "never": False, "zero": 0, "none": None, "days": 5}
+    turns = [Message.user("?"), Message.assistant("", tool_calls=[ToolCall("a", "weather", arguments)])]
+    printed = (
+        "{{ c.function.name }}({% for k, v in c.function.arguments.items() %}{{ k | tojson }}: "
+        f"{{{{ (({value}) if k.startswith('{key}') else v) | tojson }}}}, {{% endfor %}})"
+    )
+    assert rules(GOOD.replace("{{ c.function | tojson }}", printed), turns) == {
+        ("altered", f"messages[1].tool_calls[0].arguments.{key}")
+    }
+
+
 def test_a_number_that_changes():
     turns = [Message.user("?"), Message.assistant("", tool_calls=[ToolCall("a", "weather", {"degrees": 3.5})])]
     printed = "c.function.name ~ '(degrees_' ~ (c.function.arguments | list)[0] ~ (c.function.arguments.values() | "
@@ -159,6 +181,7 @@ def test_what_published_templates_leave_out_of_a_schema_is_a_warning():
         "m.content.split() | join(' ')",
         "m.content | lower",
         "m.content | replace('{', '(')",
+        "m.content.split('\\n') | reverse | join('\\n')",
         "m.content | list | select('lt', '\x7f') | join",
     ],
 )

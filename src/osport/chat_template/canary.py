@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
+from osport.chat_template.alterations import THOUGHT, WHAT, changed_names, changed_texts
 from osport.chat_template.conversation import REASONING
-from osport.chat_template.planting import NAMES, TELLTALE, Part, plant
+from osport.chat_template.planting import Part, plant
 from osport.chat_template.renderer import stopped
 from osport.chat_template.report import Finding
 from osport.errors import TemplateError
@@ -75,27 +76,11 @@ def compare(
     last_user = max((i for i, m in enumerate(planted) if m.get("role") == "user"), default=-1)
     return [
         *_missing(parts, text, last_user),
-        *_altered(parts, text),
-        *_names(parts, text),
+        *changed_texts(parts, text),
+        *changed_names(parts, text),
         *_order(parts, text),
         *_whole(text, planted, planted_tools),
     ]
-
-
-WHAT = {
-    "system": "the system prompt",
-    "user": "a user turn",
-    "assistant": "an assistant turn",
-    "tool_result": "a tool result",
-    "reasoning": "the reasoning of an assistant turn",
-    "call_name": "the name in a tool call",
-    "argument": "an argument of a tool call",
-    "argument_key": "the name of an argument",
-    "tool_name": "a tool",
-    "tool_text": "a description in a tool",
-    "property": "the name of a parameter",
-    "enum": "an allowed value of a parameter",
-}
 
 
 def _missing(parts: list[Part], text: str, last_user: int) -> Iterator[Finding]:
@@ -140,115 +125,6 @@ def _plain_place(part: Part) -> bool:
 
 PLAIN_PROPERTY = re.compile(r"tools\[\d+\]\.parameters(\.items|\.properties\.[^.]+)+")
 PLAIN_ENUM = re.compile(r"tools\[\d+\]\.parameters\.properties\.[^.]+\.enum\[\d+\]")
-THOUGHT = re.compile(r"</\w*think\w*>|\[/THINK\]|<channel\|>")
-
-
-def _altered(parts: list[Part], text: str) -> Iterator[Finding]:
-    for part in parts:
-        if not part.last:
-            continue
-        spots = [match.end() for match in re.finditer(re.escape(part.first), text)]
-        if len(spots) > 1 and part.kind not in ("tool_text", "argument"):
-            yield Finding("error", "repeated", part.path, f"{WHAT[part.kind]} comes out {len(spots)} times")
-        for spot in spots[:1]:
-            told = _encoding(text[spot : spot + 48])
-            end = text.find(part.last, spot)
-            if end >= 0 and told in ("raw", "json", "unicode") and not _same(text[spot:end], part):
-                if part.kind == "assistant" and THOUGHT.search(part.text):
-                    yield Finding(
-                        "note", "reasoning-dropped", part.path, "the template drops the reasoning inside the text"
-                    )
-                    continue
-                if _blanks(text[spot:end]) == _blanks(part.inner):
-                    yield Finding(
-                        "warning", "blank-lines", part.path, f"{WHAT[part.kind]} comes out without its blank lines"
-                    )
-                    continue
-                told = "altered"
-            before = text[: spot - len(part.first)].rstrip().removesuffix('"').rstrip()[-1:]
-            if told == "json" and part.kind == "argument" and before not in (":", ",", "[", "="):
-                told = "double-encoded"  # a JSON string where this form writes bare text
-            if told == "raw" or (told == "json" and part.kind in ("argument", "tool_text")):
-                continue
-            if told == "json":
-                yield Finding("note", "json-quoted", part.path, f"{WHAT[part.kind]} is printed as a JSON string")
-            elif told == "unicode":
-                yield Finding("warning", "json-escaped", part.path, f"{WHAT[part.kind]} is printed with \\u escapes")
-            else:
-                yield Finding("error", told, part.path, f"{WHAT[part.kind]} comes out {ALTERED[told]}")
-
-
-def _same(found: str, part: Part) -> bool:
-    """Whether this is the text that was planted, as it is or as the inside of a JSON string."""
-    wanted = part.inner
-    if part.kind == "tool_text":  # comments are set line by line, with a mark before each
-        return _words(found) == _words(wanted) or _words(_decoded(found)) == _words(wanted)
-    return found == wanted or _decoded(found) == wanted
-
-
-def _decoded(text: str) -> str:
-    try:
-        return str(json.loads(f'"{text}"', strict=False))
-    except ValueError:
-        return ""
-
-
-def _blanks(text: str) -> str:
-    return re.sub(r"\n\s*\n", "\n", text)
-
-
-def _words(text: str) -> str:
-    return re.sub(r"[\s/#*]+", "", text)
-
-
-def _names(parts: list[Part], text: str) -> Iterator[Finding]:
-    """Names come out as they are, in JSON or bare; the quotes around them tell how an object was printed."""
-    for part in parts:
-        at = text.find(f"_{part.first}") if part.kind in NAMES and not part.first.isdigit() else -1
-        if at < 0:
-            continue
-        quoted = json.dumps(part.text, ensure_ascii=False)[1:-1]
-        name = next((form for form in (part.text, quoted) if text.endswith(form, 0, at)), None)
-        behind = text[at + 1 + len(part.first) :]
-        if name is None:
-            if _decoded(text[max(0, at - 6 * len(part.text)) : at]).endswith(part.text):
-                yield Finding("warning", "json-escaped", part.path, f"{WHAT[part.kind]} is printed with \\u escapes")
-            else:
-                yield Finding("error", "altered", part.path, f"{WHAT[part.kind]} comes out {ALTERED['altered']}")
-            continue
-        before = text[: at - len(name)]
-        if re.match(r'\\+"', behind) and before.endswith('\\"'):
-            told = "double-encoded"
-        elif before.endswith("'") and (behind.startswith("':") or before.endswith("': '")):
-            told = "python-repr"
-        else:
-            continue
-        yield Finding("error", told, part.path, f"{WHAT[part.kind]} comes out {ALTERED[told]}")
-
-
-ALTERED = {
-    "html-escaped": "with HTML escapes",
-    "double-encoded": "encoded as JSON twice; the model learns to write it that way",
-    "python-repr": "as Python prints it, not as text",
-    "altered": "changed",
-}
-
-
-def _encoding(after: str) -> str:
-    for told, form in (
-        ("raw", TELLTALE),
-        ("unicode", "<&\\\"'{\\u00"),
-        ("json", "<&\\\"'"),
-        ("python-repr", "<&\"\\'"),
-        ("unicode", "\\u003c\\u0026"),
-        ("unicode", "<&\\u0022"),
-        ("double-encoded", "<&\\\\"),
-    ):
-        if after.startswith(form):
-            return told
-    if after.startswith(("&lt;", "<&amp;", "&amp;", "<&&quot;", "<&&#34;")):
-        return "html-escaped"
-    return "altered"
 
 
 def _order(parts: list[Part], text: str) -> Iterator[Finding]:
@@ -272,17 +148,28 @@ def _order(parts: list[Part], text: str) -> Iterator[Finding]:
             )
         else:
             reach, farthest = place, part
-    calls: dict[int, int] = {}
-    for part in parts:
-        # Kimi writes the name of the tool again in front of its result.
-        if part.kind in ("argument_key", "argument") and part.first in text:
-            calls[part.turn] = min(text.find(part.first), calls.get(part.turn, len(text)))
+    calls = _calls(parts, text)
     for place, part in places:
-        if part.kind == "tool_result" and any(turn < part.turn and call > place for turn, call in calls.items()):
+        if part.kind == "tool_result" and any(turn < part.turn and at > place for (turn, _), at in calls.items()):
             yield Finding("error", "reordered", part.path, "a tool result comes out before an earlier call")
+    for ((turn, number), at), ((following_turn, _), behind) in pairwise(calls.items()):
+        if turn == following_turn and behind < at:
+            yield Finding(
+                "error", "reordered", f"messages[{turn}].{number}", "a tool call comes out behind a later one"
+            )
     for (place, part), (following, _) in pairwise(places):
         if part.kind == "system" and place > following:
             yield Finding("warning", "moved", part.path, "the system prompt comes out behind a later turn")
+
+
+def _calls(parts: list[Part], text: str) -> dict[tuple[int, str], int]:
+    """Where each call begins to come out, told by its arguments: Kimi writes the name in front of results, too."""
+    calls: dict[tuple[int, str], int] = {}
+    for part in parts:
+        if part.kind in ("argument_key", "argument") and part.first in text:
+            call = part.turn, part.path.split(".")[1]
+            calls[call] = min(text.find(part.first), calls.get(call, len(text)))
+    return calls
 
 
 def _whole(text: str, planted: Sequence[Mapping[str, Any]], tools: object) -> Iterator[Finding]:

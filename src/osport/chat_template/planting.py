@@ -50,7 +50,8 @@ class Part:
     """One piece of the request, where it stands, and what is looked for in the prompt.
 
     A text has a word before it, ``first``, and one behind it, ``last``, with ``inner`` between them. A name has
-    the word ``first`` at its end. Of a number nothing is left but ``first``, another number.
+    the word ``first`` at its end; ``inner`` is the JSON of its value where that cannot be replaced (true, null, 0).
+    Of a number nothing is left but ``first``, another number.
     """
 
     path: str
@@ -84,9 +85,9 @@ class _Planter:
         self.parts.append(Part(path, kind, turn, first, last, value, inner))
         return f"{first}{inner}{last}"
 
-    def name(self, value: str, path: str, kind: Kind, turn: int = -1) -> str:
+    def name(self, value: str, path: str, kind: Kind, turn: int = -1, inner: str = "") -> str:
         first, _ = self.words()
-        self.parts.append(Part(path, kind, turn, first, "", value))
+        self.parts.append(Part(path, kind, turn, first, "", value, inner))
         return f"{value}_{first}"
 
     def number(self, value: float, path: str, kind: Kind, turn: int = -1) -> float:
@@ -110,14 +111,18 @@ class _Planter:
             return self.number(value, path, "argument", turn)
         if isinstance(value, Mapping):
             return {
-                self.name(key, f"{path}.{key}", "argument_key", turn) if isinstance(key, str) and key else key: (
-                    self.leaves(item, f"{path}.{key}", turn)
-                )
-                for key, item in value.items()
+                self.key(key, item, path, turn): self.leaves(item, f"{path}.{key}", turn) for key, item in value.items()
             }
         if isinstance(value, list | tuple):
             return [self.leaves(item, f"{path}[{index}]", turn) for index, item in enumerate(value)]
         return value
+
+    def key(self, key: Any, value: Any, path: str, turn: int) -> Any:
+        if not isinstance(key, str) or not key:
+            return key
+        stays = value is None or isinstance(value, bool) or (value == 0 and type(value) is int)
+        expected = json.dumps(value) if stays else ""
+        return self.name(key, f"{path}.{key}", "argument_key", turn, expected)
 
     def schema(self, value: Any, path: str) -> Any:
         """Descriptions, names of properties, and members of enums, wherever they stand in a schema."""
