@@ -94,6 +94,10 @@ def test_arguments_in_which_no_text_stands(printed, rule):
 
 def test_calls_that_come_out_in_another_order_or_twice():
     assert ("reordered", "messages[2].tool_calls[0]") in loss("m.tool_calls or []", "(m.tool_calls or []) | reverse")
+    bare = Conversation([Message.user("?"), Message.assistant("", tool_calls=[ToolCall(i, "w", {}) for i in "ab"])])
+    assert ("reordered", "messages[1].tool_calls[0]") in loss(
+        "m.tool_calls or []", "(m.tool_calls or []) | reverse", bare
+    )
     again = loss("m.tool_calls or []", "(m.tool_calls or []) * 2", NUMBERS)
     assert ("repeated", "messages[1].tool_calls[0].arguments.days") in again
 

@@ -72,7 +72,7 @@ def test_control_tokens_of_a_tool_are_text(controls, schema):
 
 def test_a_text_that_is_trimmed_and_quoted_is_found_again(controls):
     quoted = GOOD.replace("m.content", "m.content | trim | tojson")
-    assert controls(quoted, [Message.user(f" {EVIL}\n")]) == controls(quoted, [Message.user("a")])
+    assert controls(quoted, [Message.user(f'\n{EVIL}\n"z" ')]) == controls(quoted, [Message.user("a")])
 
 
 @pytest.mark.parametrize(

@@ -163,11 +163,18 @@ def _order(parts: list[Part], text: str) -> Iterator[Finding]:
 
 
 def _calls(parts: list[Part], text: str) -> dict[tuple[int, str], int]:
-    """Where each call begins to come out, told by its arguments: Kimi writes the name in front of results, too."""
+    """Where each call begins to come out, told by its arguments, or by its name if that stands before all results.
+
+    Kimi writes the name of a tool in front of its results.
+    """
+    results = [text.find(part.first) for part in parts if part.kind == "tool_result" and part.first in text]
     calls: dict[tuple[int, str], int] = {}
     for part in parts:
-        if part.kind in ("argument_key", "argument") and part.first in text:
-            call = part.turn, part.path.split(".")[1]
+        call = part.turn, part.path.split(".")[1]
+        if part.first in text and (
+            part.kind in ("argument_key", "argument")
+            or (part.kind == "call_name" and text.find(part.first) < min(results, default=len(text)))
+        ):
             calls[call] = min(text.find(part.first), calls.get(call, len(text)))
     return calls
 
