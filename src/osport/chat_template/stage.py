@@ -11,6 +11,7 @@ from attrs import evolve
 from osport.chat_template import audits, canary
 from osport.chat_template.answers import read_answer, split_reasoning
 from osport.chat_template.conversation import Conversation, wire_messages, wire_tools
+from osport.chat_template.report import Finding
 from osport.chat_template.thinking import place_of_word
 from osport.core.capabilities import Capabilities
 from osport.core.types import Completion, Request
@@ -33,7 +34,7 @@ def prepare(template: ChatTemplate, request: Request, capabilities: Capabilities
     # Arguments as text or object, content as text or parts: written in the way that this template keeps.
     turns = Conversation(request.messages, form=template.capabilities.form)
     written, written_tools = wire_messages(turns), wire_tools(tools)
-    _must_come_out_whole(template, request, written, written_tools)
+    in_tools = _must_come_out_whole(template, request, written, written_tools)
     if not capabilities.raw_prompt:
         return _with_word(template, request)
     if request.tool_choice not in ("auto", "none"):
@@ -48,7 +49,7 @@ def prepare(template: ChatTemplate, request: Request, capabilities: Capabilities
         )
     if any(message.images for message in request.messages):
         raise UnsupportedFeature("images", "a raw prompt")
-    if forged := audits.forged(template, written, written_tools):
+    if forged := in_tools or audits.forged(template, written, None):
         raise TemplateError(
             f"{forged[0].place} holds {forged[0].message}; the engine would read it as the end of a turn. "
             "Remove it, or send the token ids of ChatTemplate.render"
@@ -115,8 +116,11 @@ def _must_come_out_whole(
     request: Request,
     written: list[dict[str, Any]],
     written_tools: list[dict[str, Any]] | None,
-) -> None:
-    """The canary, once for each shape of conversation: a batch of one shape pays for it once."""
+) -> list[Finding]:
+    """The canary, once for each shape of conversation: a batch of one shape pays for it once.
+
+    Gives the control tokens in the tools, which are the same in every request of one shape.
+    """
     shape = (
         template.text,
         tuple(template.tokens.items()),
@@ -136,14 +140,15 @@ def _must_come_out_whole(
     )
     if shape in _whole:
         _whole.move_to_end(shape)
-        return
+        return _whole[shape]
     lost = [f for f in canary.check(template._write, written, written_tools) if f.severity == "error"]
     if lost:
         advice = "" if lost[0].rule == "stopped" else "; Conversation.adapt brings a request into a form that it keeps"
         raise TemplateError(f"{lost[0].message} ({lost[0].place}){advice}")
-    _whole[shape] = None
+    _whole[shape] = in_tools = audits.forged(template, [], written_tools)
     while len(_whole) > KEPT_SHAPES:
         _whole.popitem(last=False)
+    return in_tools
 
 
 def _structure(value: Any) -> Any:
@@ -155,4 +160,4 @@ def _structure(value: Any) -> Any:
     return type(value) if value else repr(value)
 
 
-_whole: OrderedDict[object, None] = OrderedDict()
+_whole: OrderedDict[object, list[Finding]] = OrderedDict()
