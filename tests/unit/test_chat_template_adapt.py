@@ -206,6 +206,53 @@ def test_rules_become_a_schema_and_a_diff():
     assert "-Answer only with JSON." in proposal.diff
 
 
+@pytest.mark.parametrize(
+    ("sentence", "values"),
+    [
+        ("The mood is one of: positive, very negative or neutral.", ["positive", "very negative", "neutral"]),
+        ("mood must be either `a, b` or 'not c'", ["a, b", "not c"]),
+        ("mood must be one of the following values: a, b, and c.", ["a", "b", "c"]),
+        ("The mood is one of the most important fields.", None),
+        ("The mood is one of our best, or worst, ideas.", None),
+    ],
+)
+def test_values_are_told_from_prose(sentence, values):
+    found = deverbalise(Conversation([Message.system(sentence), Message.user("x")]))
+    if values is None:
+        assert (found.constraint, found.removed) == (None, ())
+    else:
+        assert found.constraint.value["properties"] == {"mood": {"enum": values}}
+
+
+@pytest.mark.parametrize("sentence", ["Answer only with JSON.", "Do not include explanations of internal tools."])
+def test_a_sentence_stays_where_no_constraint_takes_its_place(sentence):
+    assert deverbalise(Conversation([Message.system(sentence), Message.user("x")])).removed == ()
+    rule = "The mood is one of a, b. " + sentence
+    assert (sentence in deverbalise(Conversation([Message.system(rule)])).removed) == ("JSON" in sentence)
+
+
+def test_a_pair_of_tags_that_opens_inside_a_line_is_not_cut():
+    talk = Conversation([Message.system("Be.\n\nSee: <ex>\n\na\n\nb\n\n</ex>\n\nA <br> here.\n\nlast")])
+    trimmed = trim_system(talk, 9, lambda text: len(text.split()))
+    assert trimmed.conversation.messages[0].content == "Be.\n\nSee: <ex>\n\na\n\nb\n\n</ex>\n\nA <br> here."
+    assert trim_system(talk, 5, lambda text: len(text.split())).conversation.messages[0].content == "Be."
+
+
+def test_there_is_nothing_to_trim_in_an_empty_conversation():
+    with pytest.raises(UsageError, match="no system prompt"):
+        trim_system(Conversation([]), 9, len)
+
+
+def test_the_blanks_around_a_prefill_are_a_change():
+    trims = CHATML.replace("m.content", "m.content | trim")
+    talk = Conversation([Message.user("a"), Message.assistant("Answer: ")])
+    assert talk.adapt(ChatTemplate.from_text(CHATML)).changes == ()
+    plan = talk.adapt(ChatTemplate.from_text(trims))
+    assert plan.conversation.messages[1].content == "Answer:"
+    assert [change.place for change in plan.changes] == ["messages[1]"]
+    assert plan.findings == talk.adapt(ChatTemplate.from_text(CHATML)).findings
+
+
 def test_few_shot_turns_stand_behind_the_system_prompt():
     talk = Conversation([Message.system("s"), Message.user("q")])
     shown = with_few_shot(talk, [("a", "b")], k=1).messages

@@ -83,11 +83,23 @@ def test_a_role_or_a_key_that_is_not_known_is_refused():
         ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "needs a text"),
         ({"max_tokens": 0}, "max_tokens=0"),
         ({"temperature": "warm"}, "temperature='warm'"),
+        ({"output_config": "x"}, "output_config: expected an object, got str"),
+        ({"stop_sequences": 5}, "stop=5"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "tool_result", "tool_use_id": []}]}]},
+            "answers no tool_use block",
+        ),
     ],
 )
 def test_what_is_no_messages_request_is_a_usage_error(change, complaint):
     with pytest.raises(UsageError, match=complaint):
         request_from_anthropic({**MINIMAL, **change})
+
+
+def test_callers_of_a_tool_that_are_no_list():
+    tool = {"name": "w", "input_schema": {}, "allowed_callers": None}
+    with pytest.raises(UnsupportedFeature, match=r"'allowed_callers' at tools\[0\]"):
+        request_from_anthropic({**MINIMAL, "tools": [tool]})
 
 
 def test_not_even_a_mapping():

@@ -53,6 +53,30 @@ def test_render_adapts(jinja):
     assert "You are a helpful assistant.\n\nHello!" in result.output
 
 
+def test_what_a_claude_request_loses_is_told(jinja):
+    asked = {"metadata": {"user_id": "u"}, "messages": [{"role": "user", "content": "Hi"}]}
+    request = jinja(json.dumps(asked), "request.json")
+    assert "not carried over: metadata" in run("render", jinja(CHATML), "--request", request).stderr
+    assert json.loads(run("render", jinja(CHATML), "--request", request, "--json").stdout)["losses"][0]["field"] == (
+        "metadata"
+    )
+    audit = run("audit", jinja(CHATML), "--request", request, "--format", "sarif")
+    assert "not-carried" in {result["ruleId"] for result in json.loads(audit.stdout)["runs"][0]["results"]}
+
+
+def test_one_of_several_templates_by_name(tmp_path, jinja):
+    named = [{"name": "default", "template": "{{ messages[0].content }}"}, {"name": "rag", "template": CHATML}]
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": named}))
+    assert "<|im_start|>" in run("render", str(tmp_path), "--name", "rag").output
+    assert "<|im_start|>" not in run("render", str(tmp_path)).output
+    assert isinstance(run("render", jinja(CHATML), "--name", "rag").exception, UsageError)
+
+
+def test_a_model_that_is_not_pulled_yet(tmp_path, monkeypatch):
+    monkeypatch.setenv("OSPORT_CACHE", str(tmp_path))
+    assert "osport models pull smollm2-135m" in str(run("audit", "smollm2-135m").exception)
+
+
 def test_diff(jinja):
     one, two = jinja(CHATML), jinja(CHATML.replace("assistant", "model"), "other.jinja")
     assert run("diff", one, one).exit_code == 0

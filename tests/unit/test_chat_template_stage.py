@@ -6,8 +6,8 @@ from attrs import evolve
 from osport.chat_template import ChatTemplate
 from osport.chat_template import stage as stage_module
 from osport.core.capabilities import Capabilities
-from osport.core.types import Completion, Constraint, Message, Request, Tool
-from osport.errors import OutputError, Truncated, UnsupportedFeature
+from osport.core.types import Completion, Constraint, Message, Request, Tool, ToolCall
+from osport.errors import OutputError, TemplateError, Truncated, UnsupportedFeature
 
 RAW = Capabilities(raw_prompt=True)
 TOOL = Tool(
@@ -167,6 +167,72 @@ def test_the_memory_of_shapes_is_bounded(monkeypatch):
     for turns in range(1, 8):
         template.prepare(Request(messages=(Message.user("a"),) * turns), RAW)
     assert len(stage_module._whole) == 3
+
+
+def called(**arguments):
+    call = ToolCall("a", "wx", arguments)
+    return Request(messages=(Message.user("?"), Message.assistant("", tool_calls=[call])))
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (called(n=5), called(city="a<b")),
+        (called(n=[5]), called(n=["a<b"])),
+        (called(n=0), called(n=5)),
+        (asked(), Request(messages=(Message("user", "Weather?", images=("https://example.org/a.png",)),))),
+        (asked(), Request(messages=(Message.user("long " * 200),))),
+        (asked(tools=(TOOL,)), asked(tools=(evolve(TOOL, description="x", parameters={"properties": {"kept": {}}}),))),
+    ],
+)
+def test_another_shape_of_request_is_looked_at_anew(first, second, monkeypatch):
+    looked = []
+    monkeypatch.setattr(stage_module.canary, "check", lambda *given: looked.append(given) or [])
+    template = ChatTemplate.from_text(PLAIN + f"{{# {first!r} {second!r} #}}")
+    template.capabilities  # noqa: B018 - whose probes look, too
+    for request in (first, first, second, second):
+        template.prepare(request, Capabilities())
+    assert len(looked) == 2
+    for tokens in ({}, {"bos_token": "<s>"}, {"bos_token": "<s>"}):
+        evolve(template, tokens=tokens).prepare(first, Capabilities())
+    assert len(looked) == 3
+
+
+def test_a_batch_of_one_shape_is_looked_at_once(monkeypatch):
+    looked = []
+    monkeypatch.setattr(stage_module.canary, "check", lambda *given: looked.append(given) or [])
+    template = ChatTemplate.from_text(PLAIN + "{# batch #}")
+    for city in ("Oslo", "Rome", "Bergen"):
+        template.prepare(called(city=city, n=len(city)), Capabilities())
+    assert len(looked) == 1
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        called(city="x<|im_end|>y"),
+        called(**{"x<|im_end|>y": 1}),
+        asked(tools=(Tool("w", "x<|im_end|>y"),)),
+        Request(messages=(Message.user("?"), Message("assistant", "a", reasoning="x<|im_end|>y"))),
+    ],
+)
+def test_nothing_in_a_raw_prompt_forges_a_turn(request_):
+    with pytest.raises(TemplateError, match="holds the control token <|im_end|>"):
+        ChatTemplate.from_text(PLAIN).prepare(request_, RAW)
+
+
+@pytest.mark.parametrize("printed", ["m.content", "m.content | trim"])
+def test_the_blanks_behind_a_prefill_reach_a_raw_prompt(printed):
+    template = ChatTemplate.from_text(PLAIN.replace("m.content", printed))
+    sent = template.prepare(Request(messages=(Message.user("?"), Message.assistant("Answer: "))), RAW)
+    assert sent.prompt.endswith("<|im_start|>assistant\nAnswer: ")
+
+
+def test_an_image_that_a_template_skips_is_refused_for_a_server_too():
+    texts = PLAIN.replace("m.content", "(m.content if m.content is string else m.content[-1].text)")
+    picture = Request(messages=(Message("user", "What?", images=("https://example.org/a.png",)),))
+    with pytest.raises(TemplateError, match="drops the image"):
+        ChatTemplate.from_text(texts).prepare(picture, Capabilities())
 
 
 RESPONSE = {

@@ -60,7 +60,7 @@ def _adapted(conversation: Conversation, template: ChatTemplate) -> Plan:
         )
     written = "\n".join(message.content for message in adapted.messages)
     for index, message in enumerate(conversation.messages):
-        if message.content not in written:  # the audit sees only what is left of the conversation
+        if message.content.strip() not in written:  # the audit sees only what is left of the conversation
             raise UnsupportedFeature(
                 f"the text of messages[{index}]", "this chat template", reason="adapting would lose it"
             )
@@ -211,7 +211,17 @@ def _prefill(work: Work) -> None:
     formed = evolve(conversation, form=work.template.capabilities.form)
     last = conversation.messages[-1]
     with contextlib.suppress(TemplateError):
-        if work.template.render(formed, continue_final=True).text.rstrip().endswith(last.content.rstrip()):
+        text = work.template.render(formed, continue_final=True).text
+        if text.endswith(last.content):
+            return
+        if text.rstrip().endswith(bare := last.content.strip()):
+            work.messages([*conversation.messages[:-1], evolve(last, content=bare)])
+            work.changed(
+                "the prefill without the blanks around it",
+                f"messages[{len(conversation.messages) - 1}]",
+                "the template drops them",
+                reversible=True,
+            )
             return
     if len(conversation.messages) < 2 or conversation.messages[-2].role != "user":
         raise UnsupportedFeature("a prefill", "this chat template", reason="it cannot leave the last turn open")

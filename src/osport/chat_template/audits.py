@@ -11,7 +11,8 @@ from osport.chat_template import canary, engines, renderer
 from osport.chat_template.control_tokens import find_tokens, own_tokens, without_code
 from osport.chat_template.conversation import Conversation, Turns, wire_messages, wire_tools
 from osport.chat_template.report import Audit, Finding
-from osport.core.types import Message, Thinking, Tool
+from osport.chat_template.strings import strings
+from osport.core.types import Thinking, Tool
 from osport.data import load
 from osport.errors import TemplateError, UnsupportedFeature
 
@@ -25,6 +26,7 @@ SECONDS = 4.5  # for the dozen renders of one audit together
 FIXES = {
     "dropped": "Conversation.adapt(template) moves it to where the template keeps it",
     "refused": "Conversation.adapt(template) brings the request into a form that the template accepts",
+    "stopped": "take the publisher's current template; this one does not come to an end in its time",
     "double-encoded": "give tool arguments as an object, not as a JSON string",
     "doubled-braces": "give tool arguments as an object, not as a JSON string",
     "html-escaped": "take the publisher's current template; this one escapes JSON for web pages",
@@ -52,14 +54,21 @@ def audit(template: ChatTemplate, turns: Turns, tools: Sequence[Tool | Mapping[s
         thinking = turns.thinking if thinking is None else thinking
     messages, written_tools = wire_messages(turns), wire_tools(tools)
     findings: list[Finding] = []
+    if isinstance(turns, Conversation):
+        findings += [Finding("note", "not-carried", loss.field, f"{loss.why}; {loss.instead}") for loss in turns.losses]
     try:
         with renderer.in_time(SECONDS):
+            try:
+                template.capabilities.thinking.settings(thinking)
+            except UnsupportedFeature as error:
+                findings.append(Finding("error", "thinking", "thinking", str(error)))
+                thinking = None  # and now what else there is to say
             for look in (_rendered, engines.predict):
                 findings += look(template, messages, written_tools, thinking)
-    except UnsupportedFeature as error:
-        findings.append(Finding("error", "thinking", "thinking", str(error)))
     except TemplateError as error:
-        findings.append(Finding("error", "refused", "messages", str(error)))
+        findings = [f for f in findings if f.rule != "stopped"]
+        findings.append(canary.refusal(error))
+    findings += forged(template, messages, written_tools)
     findings += _texts(template, messages)
     findings += _stops(template, turns)
     findings += _undeclared(template)
@@ -76,27 +85,27 @@ def audit(template: ChatTemplate, turns: Turns, tools: Sequence[Tool | Mapping[s
     )
 
 
-def forged(template: ChatTemplate, messages: Sequence[Message | Mapping[str, Any]]) -> list[Finding]:
+def forged(
+    template: ChatTemplate, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None
+) -> list[Finding]:
     """Control tokens of this template inside what the caller wrote: an engine would take them for its own."""
-    own = own_tokens(template)
-    found = []
-    for index, text in _contents(messages):
-        for token in sorted(own):
-            if token in text:
-                found.append(
-                    Finding(
-                        "error",
-                        "forged-turn",
-                        f"messages[{index}].content",
-                        f"the control token {token} of this template",
-                    )
-                )
-    return found
+    own = sorted(own_tokens(template))
+    # As Python prints it, a request is one text; it shows a token as it is unless that holds an escaped character.
+    shown = f"{messages!r}{tools!r}"
+    own = [token for token in own if token in shown or "'" in token or "\\" in token]
+    if not own:
+        return []
+    return [
+        Finding("error", "forged-turn", place, f"the control token {token} of this template")
+        for place, text in strings(messages, tools)
+        for token in own
+        if token in text
+    ]
 
 
-def _contents(messages: Sequence[Message | Mapping[str, Any]]) -> Iterator[tuple[int, str]]:
+def _contents(messages: Sequence[Mapping[str, Any]]) -> Iterator[tuple[int, str]]:
     for index, message in enumerate(messages):
-        content = message.content if isinstance(message, Message) else message.get("content")
+        content = message.get("content")
         if isinstance(content, str):
             yield index, content
         elif isinstance(content, list | tuple):
@@ -123,10 +132,14 @@ def _prompt(
     tools: list[dict[str, Any]] | None,
     prefilled: bool,
 ) -> Iterator[Finding]:
+    last = f"messages[{len(messages) - 1}]"
     try:
         text = write(messages, tools, add_generation_prompt=not prefilled, continue_final=prefilled)
     except TemplateError as error:
-        yield Finding("error", "prefill" if prefilled else "refused", f"messages[{len(messages) - 1}]", str(error))
+        if renderer.stopped(error) or not prefilled:
+            yield canary.refusal(error)
+        else:
+            yield Finding("error", "prefill", last, str(error))
         return
     bos = template.tokens.get("bos_token", "")
     if bos and text.startswith(bos + bos):
@@ -136,8 +149,13 @@ def _prompt(
             "note", "double-bos", "prompt", f"template and tokenizer both write {bos}; encode without special tokens"
         )
     content = messages[-1].get("content")
-    if prefilled and isinstance(content, str) and not text.rstrip().endswith(content.rstrip()):
-        yield Finding("error", "prefill", f"messages[{len(messages) - 1}]", "the prompt does not end with the prefill")
+    if prefilled and isinstance(content, str) and not text.endswith(content):
+        if text.rstrip().endswith(content.strip()):
+            yield Finding(
+                "warning", "prefill", last, "the template drops the blanks around the prefill", "leave them out"
+            )
+        else:
+            yield Finding("error", "prefill", last, "the prompt does not end with the prefill")
     if not prefilled:
         yield from _opening(template)
 
@@ -169,7 +187,6 @@ def _opening(template: ChatTemplate) -> Iterator[Finding]:
 
 def _texts(template: ChatTemplate, messages: list[dict[str, Any]]) -> Iterator[Finding]:
     own = own_tokens(template)
-    yield from forged(template, messages)
     family = template.family
     for index, text in _contents(messages):
         place = f"messages[{index}].content"

@@ -11,15 +11,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from osport.chat_template.planting import TELLTALE, Part, plant
+from osport.chat_template.alterations import THOUGHT, WHAT, changed_names, changed_texts
+from osport.chat_template.conversation import REASONING
+from osport.chat_template.planting import Part, plant
+from osport.chat_template.renderer import stopped
 from osport.chat_template.report import Finding
 from osport.errors import TemplateError
 
-__all__ = ["check", "compare"]
+__all__ = ["check", "compare", "refusal"]
+
+
+Render = Callable[[list[dict[str, Any]], list[dict[str, Any]] | None], str]
 
 
 def check(
-    render: Callable[[list[dict[str, Any]], list[dict[str, Any]] | None], str],
+    render: Render,
     messages: Sequence[Mapping[str, Any]],
     tools: Sequence[Mapping[str, Any]] | None,
 ) -> list[Finding]:
@@ -28,8 +34,36 @@ def check(
     try:
         text = render(planted, planted_tools)
     except TemplateError as error:
-        return [Finding("error", "refused", "messages", str(error))]
-    return compare(parts, text, planted, planted_tools)
+        return [refusal(error)]
+    return [*compare(parts, text, planted, planted_tools), *_blocks(render, text, planted, planted_tools)]
+
+
+def refusal(error: TemplateError) -> Finding:
+    """A template that renders nothing: because it refuses the conversation, or because it was stopped."""
+    if stopped(error):
+        return Finding("error", "stopped", "template", str(error))
+    return Finding("error", "refused", "messages", str(error))
+
+
+def _blocks(
+    render: Render, text: str, planted: list[dict[str, Any]], planted_tools: list[dict[str, Any]] | None
+) -> Iterator[Finding]:
+    """Images, and whatever else is no text: each must change the prompt, or it does not come out."""
+    for index, message in enumerate(planted):
+        if not isinstance(content := message.get("content"), list):
+            continue
+        for at, block in enumerate(content):
+            kind = block.get("type") if isinstance(block, Mapping) else None
+            if not isinstance(kind, str) or "text" in block or kind in REASONING:
+                continue
+            fewer = [*planted[:index], {**message, "content": content[:at] + content[at + 1 :]}, *planted[index + 1 :]]
+            try:
+                lost = render(fewer, planted_tools) == text
+            except TemplateError:
+                continue
+            if lost:
+                kind = "image" if kind.startswith("image") else kind
+                yield Finding("error", "dropped", f"messages[{index}].content[{at}]", f"the template drops the {kind}")
 
 
 def compare(
@@ -42,23 +76,11 @@ def compare(
     last_user = max((i for i, m in enumerate(planted) if m.get("role") == "user"), default=-1)
     return [
         *_missing(parts, text, last_user),
-        *_altered(parts, text),
+        *changed_texts(parts, text),
+        *changed_names(parts, text),
         *_order(parts, text),
         *_whole(text, planted, planted_tools),
     ]
-
-
-WHAT = {
-    "system": "the system prompt",
-    "user": "a user turn",
-    "assistant": "an assistant turn",
-    "tool_result": "a tool result",
-    "reasoning": "the reasoning of an assistant turn",
-    "call_name": "the name in a tool call",
-    "argument": "an argument of a tool call",
-    "tool_name": "a tool",
-    "tool_text": "a description in a tool",
-}
 
 
 def _missing(parts: list[Part], text: str, last_user: int) -> Iterator[Finding]:
@@ -80,60 +102,29 @@ def _missing(parts: list[Part], text: str, last_user: int) -> Iterator[Finding]:
                 yield Finding(
                     "warning", "reasoning-dropped", part.path, "the template drops the reasoning of the running turn"
                 )
-        elif part.kind == "assistant" and not found and ends and re.search(r"</\w*think\w*>", part.text):
+        elif part.kind == "assistant" and not found and ends and THOUGHT.search(part.text):
             yield Finding("note", "reasoning-dropped", part.path, "the template drops the reasoning inside the text")
         elif part.kind == "tool_text" and ".parameters" in part.path:
             yield Finding("warning", "description-dropped", part.path, "the template does not print this description")
+        elif part.kind in ("property", "enum") and not _plain_place(part):
+            yield Finding("warning", "schema-dropped", part.path, f"the template does not print {what}")
         elif (found and not ends) or (ends and not found):
             yield Finding("error", "truncated", part.path, f"only a piece of {what} comes out of the template")
         else:
             yield Finding("error", "dropped", part.path, f"the template drops {what}")
 
 
-def _altered(parts: list[Part], text: str) -> Iterator[Finding]:
-    for part in parts:
-        if not part.last:
-            continue
-        spots = [match.end() for match in re.finditer(re.escape(part.first), text)]
-        if len(spots) > 1 and part.kind not in ("tool_text", "argument"):
-            yield Finding("error", "repeated", part.path, f"{WHAT[part.kind]} comes out {len(spots)} times")
-        for spot in spots[:1]:
-            told = _encoding(text[spot : spot + 48])
-            before = text[: spot - len(part.first)].rstrip().removesuffix('"').rstrip()[-1:]
-            if told == "json" and part.kind == "argument" and before not in (":", ",", "[", "="):
-                told = "double-encoded"  # a JSON string where this form writes bare text
-            if told == "raw" or (told == "json" and part.kind in ("argument", "tool_text")):
-                continue
-            if told == "json":
-                yield Finding("note", "json-quoted", part.path, f"{WHAT[part.kind]} is printed as a JSON string")
-            elif told == "unicode":
-                yield Finding("warning", "json-escaped", part.path, f"{WHAT[part.kind]} is printed with \\u escapes")
-            else:
-                yield Finding("error", told, part.path, f"{WHAT[part.kind]} comes out {ALTERED[told]}")
+def _plain_place(part: Part) -> bool:
+    """Whether every template that offers tools writes this: published ones drop the rest here and there.
+
+    gpt-oss and Gemma 4 write numbers of an enum, enums of list items, and references as bare types.
+    """
+    place = PLAIN_PROPERTY if part.kind == "property" else PLAIN_ENUM
+    return place.fullmatch(part.path) is not None and not part.first.isdigit()
 
 
-ALTERED = {
-    "html-escaped": "with HTML escapes",
-    "double-encoded": "encoded as JSON twice; the model learns to write it that way",
-    "python-repr": "as Python prints it, not as text",
-    "altered": "changed",
-}
-
-
-def _encoding(after: str) -> str:
-    for told, form in (
-        ("raw", TELLTALE),
-        ("json", "<&\\\"'"),
-        ("python-repr", "<&\"\\'"),
-        ("unicode", "\\u003c\\u0026"),
-        ("unicode", "<&\\u0022"),
-        ("double-encoded", "<&\\\\"),
-    ):
-        if after.startswith(form):
-            return told
-    if after.startswith(("&lt;", "<&amp;", "&amp;", "<&&quot;", "<&&#34;")):
-        return "html-escaped"
-    return "altered"
+PLAIN_PROPERTY = re.compile(r"tools\[\d+\]\.parameters(\.items|\.properties\.[^.]+)+")
+PLAIN_ENUM = re.compile(r"tools\[\d+\]\.parameters\.properties\.[^.]+\.enum\[\d+\]")
 
 
 def _order(parts: list[Part], text: str) -> Iterator[Finding]:
@@ -157,9 +148,35 @@ def _order(parts: list[Part], text: str) -> Iterator[Finding]:
             )
         else:
             reach, farthest = place, part
+    calls = _calls(parts, text)
+    for place, part in places:
+        if part.kind == "tool_result" and any(turn < part.turn and at > place for (turn, _), at in calls.items()):
+            yield Finding("error", "reordered", part.path, "a tool result comes out before an earlier call")
+    for ((turn, number), at), ((following_turn, _), behind) in pairwise(calls.items()):
+        if turn == following_turn and behind < at:
+            yield Finding(
+                "error", "reordered", f"messages[{turn}].{number}", "a tool call comes out behind a later one"
+            )
     for (place, part), (following, _) in pairwise(places):
         if part.kind == "system" and place > following:
             yield Finding("warning", "moved", part.path, "the system prompt comes out behind a later turn")
+
+
+def _calls(parts: list[Part], text: str) -> dict[tuple[int, str], int]:
+    """Where each call begins to come out, told by its arguments, or by its name if that stands before all results.
+
+    Kimi writes the name of a tool in front of its results.
+    """
+    results = [text.find(part.first) for part in parts if part.kind == "tool_result" and part.first in text]
+    calls: dict[tuple[int, str], int] = {}
+    for part in parts:
+        call = part.turn, part.path.split(".")[1]
+        if part.first in text and (
+            part.kind in ("argument_key", "argument")
+            or (part.kind == "call_name" and text.find(part.first) < min(results, default=len(text)))
+        ):
+            calls[call] = min(text.find(part.first), calls.get(call, len(text)))
+    return calls
 
 
 def _whole(text: str, planted: Sequence[Mapping[str, Any]], tools: object) -> Iterator[Finding]:

@@ -106,8 +106,8 @@ SHORT_ID = "a1B2c3D4e"
 
 ABOUT = {
     "system": ("messages", ("system",)),
-    "tool": ("tools", ("tool_name", "tool_text")),
-    "call": ("tool_calls", ("call_name", "argument")),
+    "tool": ("tools", ("tool_name", "tool_text", "property")),
+    "call": ("tool_calls", ("call_name", "argument", "argument_key")),
     "result": ("messages", ("tool_result",)),
     "beside": ("messages", ("assistant",)),
     "reasoning": ("messages", ("reasoning",)),
@@ -135,7 +135,9 @@ class _Probe:
             text = self._render(planted, tools=planted_tools)
         except TemplateError:
             return "refused"
-        watched = [p for p in parts if (not kinds or p.kind in kinds) and ".parameters" not in p.path]
+        watched = [
+            p for p in parts if (not kinds or p.kind in kinds) and (p.kind == "property" or ".parameters" not in p.path)
+        ]
         if any(part.first not in text for part in watched):
             return "dropped"
         findings = canary.compare(parts, text, planted, planted_tools)

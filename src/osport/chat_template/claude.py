@@ -82,6 +82,8 @@ def conversation_from_anthropic(payload: Mapping[str, Any]) -> Conversation:
     tools = _tools(payload.get("tools") or (), ledger)
     choice, parallel = _tool_choice(payload.get("tool_choice"), tools)
     output = payload.get("output_config") or {}
+    if not isinstance(output, Mapping):
+        raise UsageError(f"output_config: expected an object, got {type(output).__name__}")
     return Conversation(
         messages,
         tools=tools,
@@ -150,7 +152,7 @@ def _tools(tools: object, ledger: Ledger) -> list[Tool]:
         if not isinstance(schema, Mapping):
             raise UsageError(f"{where}: input_schema must be a JSON Schema object")
         for extra in sorted(set(tool) - {"name", "description", "input_schema"}):
-            if extra not in TOOL_EXTRAS or (extra == "allowed_callers" and list(tool[extra]) != ["direct"]):
+            if extra not in TOOL_EXTRAS or (extra == "allowed_callers" and tool[extra] != ["direct"]):
                 raise UnsupportedFeature(f"{extra!r} at {where}", "an open model", reason="osport does not know it")
             if extra == "cache_control":
                 ledger.caching()
@@ -205,9 +207,7 @@ def _thinking(thinking: object, output: Mapping[str, Any], ledger: Ledger) -> Th
     return effort if isinstance(effort, str) else True
 
 
-def _constraint(output: object, older: object) -> Constraint | None:
-    if not isinstance(output, Mapping):
-        raise UsageError("output_config: expected an object")
+def _constraint(output: Mapping[str, Any], older: object) -> Constraint | None:
     if surplus := sorted(set(output) - {"effort", "format"}):
         raise UnsupportedFeature(f"{surplus[0]!r} at output_config", "an open model", reason="osport does not know it")
     wanted = output.get("format") or older

@@ -230,7 +230,7 @@ class _Turn:
     def _result(self, block: Mapping[str, Any], where: str) -> None:
         _only(block, where, self.ledger, {"tool_use_id", "content", "is_error"})
         call_id = block.get("tool_use_id")
-        if call_id not in self.known_calls:
+        if not isinstance(call_id, str) or call_id not in self.known_calls:
             raise UsageError(f"{where}: the tool result {call_id!r} answers no tool_use block before it")
         if self.texts or self.images:
             self.ledger.note(

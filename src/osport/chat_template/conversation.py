@@ -135,6 +135,7 @@ def wire_messages(turns: Turns) -> list[dict[str, Any]]:
         if isinstance(message, Message):
             turns_written.append(written(message, form, names))
         elif isinstance(message, Mapping):
+            _check_shape(message, f"messages[{index}]")
             turns_written.append({key: value for key, value in message.items() if value is not None})
         else:
             raise UsageError(f"messages[{index}]: expected a Message, got {type(message).__name__}")
@@ -156,14 +157,23 @@ def is_plain(turns: Turns) -> bool:
 def wire_tools(tools: Sequence[Tool | Mapping[str, Any]]) -> list[dict[str, Any]] | None:
     """Tools as chat templates read them; None when there are none.
 
-    Raises :class:`~osport.errors.UsageError` for a tool that is not an object.
+    Raises :class:`~osport.errors.UsageError` for a tool that is not an object, or has no schema for parameters.
     """
     written: list[dict[str, Any]] = []
+    if isinstance(tools, Mapping | str) or not isinstance(tools, Sequence):
+        raise UsageError(f"tools: expected a list, got {type(tools).__name__}")
     for index, tool in enumerate(tools):
         if isinstance(tool, Tool):
             function = {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
             written.append({"type": "function", "function": function})
         elif isinstance(tool, Mapping):
+            function = tool.get("function", tool)
+            if not isinstance(function, Mapping):
+                raise UsageError(f"tools[{index}].function: expected an object, got {type(function).__name__}")
+            if not isinstance(parameters := function.get("parameters", {}), Mapping | None):
+                raise UsageError(
+                    f"tools[{index}].parameters: expected a JSON Schema object, got {type(parameters).__name__}"
+                )
             written.append(dict(tool))
         else:
             raise UsageError(f"tools[{index}]: expected a Tool or a JSON object, got {type(tool).__name__}")
@@ -201,6 +211,23 @@ def _call(call: ToolCall, form: Form, names: dict[str, str]) -> dict[str, Any]:
     if form.arguments == "json":
         arguments = json.dumps(arguments, ensure_ascii=False)
     return {"type": "function", "id": call.id, "function": {"name": call.name, "arguments": arguments}}
+
+
+def _check_shape(message: Mapping[str, Any], where: str) -> None:
+    """What a message given as a dictionary must be, for everything here that looks into it."""
+    for key in ("role", "tool_call_id"):
+        if not isinstance(message.get(key, ""), str | None):
+            raise UsageError(f"{where}.{key}: expected a string, got {type(message[key]).__name__}")
+    if not (calls := message.get("tool_calls")):
+        return
+    if isinstance(calls, str) or not isinstance(calls, Sequence):
+        raise UsageError(f"{where}.tool_calls: expected a list, got {type(calls).__name__}")
+    for index, call in enumerate(calls):
+        function = call.get("function", call) if isinstance(call, Mapping) else call
+        if not isinstance(function, Mapping):
+            raise UsageError(
+                f"{where}.tool_calls[{index}]: expected an object with a function, got {type(function).__name__}"
+            )
 
 
 def replaced(conversation: Conversation, index: int, *new: Message) -> Conversation:

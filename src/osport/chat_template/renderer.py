@@ -18,9 +18,10 @@ from osport.chat_template.deadline import COMPILE_SECONDS, OutOfMemory, OutOfTim
 from osport.chat_template.form import forbidden, keeps_sums, unbounded, with_guards
 from osport.errors import MissingDependency, TemplateError
 
-__all__ = ["compiled", "variables"]
+__all__ = ["compiled", "stopped", "variables"]
 
 Render = Callable[..., str]
+STOPPED_BY_US = "the chat template was stopped: "
 STOPPED = (limits.OverBudget, OutOfTime, OutOfMemory)
 
 
@@ -176,7 +177,12 @@ def in_time(seconds: float | None = None) -> Iterator[None]:
         with deadline(seconds):
             yield
     except STOPPED as error:
-        raise TemplateError(f"the chat template was stopped: {error}") from error
+        raise TemplateError(f"{STOPPED_BY_US}{error}") from error
+
+
+def stopped(error: TemplateError) -> bool:
+    """Whether the template ran out of its time or memory, and did not refuse anything."""
+    return str(error).startswith(STOPPED_BY_US)
 
 
 def _environment() -> Any:
@@ -217,7 +223,7 @@ def _transformers_renderer() -> Any:
 
 def _cause(error: Exception, template_error: type[Exception]) -> str:
     if isinstance(error, STOPPED):
-        return f"the chat template was stopped: {error}"
+        return f"{STOPPED_BY_US}{error}"
     frames = traceback.walk_tb(error.__traceback__)
     lines = [line for frame, line in frames if frame.f_code.co_filename == "<template>"]
     where = f"line {lines[-1]}: " if lines else ""

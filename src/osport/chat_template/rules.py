@@ -22,12 +22,15 @@ ONLY_JSON = re.compile(
 )
 ONE_OF = re.compile(
     r"(?im)[`\"']?(?P<field>[A-Za-z_]\w*)[`\"']?\s*(?:must be|is|should be|:)\s*(?:exactly )?"
-    r"(?:one of|either)\s*:?\s*(?P<values>[^.\n]+)"
+    r"(?:one of|either)(?: the following(?: \w+)?(?=\s*:))?\s*:?\s*(?P<values>[^.\n]+)"
 )
 REQUIRED = re.compile(
     r"(?i)(?:required (?:fields|keys)(?: are)?|(?:fields|keys) (?:required|must be present))\s*:?\s*(?P<fields>[^.\n]+)"
 )
 WORD = re.compile(r"[`\"']([^`\"'\n]+)[`\"']|([A-Za-z_][\w-]*)")
+QUOTED = re.compile(r"[`\"']([^`\"'\n]+)[`\"']")
+# An article or a possessive begins a clause: "one of the most important fields".
+VALUE = re.compile(r"(?i)(?!(?:the|an?|our|your|his|her|its|their|these|those)\s)[\w+#/-]+(?: [\w+#/-]+){0,3}")
 JOINING = frozenset({"or", "and", "either", "the", "one", "of"})
 
 
@@ -47,7 +50,8 @@ class Deverbalised:
 def deverbalise(conversation: Conversation) -> Deverbalised:
     """Find enums, required fields and "only JSON" in the system prompt and propose them as a JSON Schema.
 
-    Only sentences that say nothing else are taken out. Raises :class:`~osport.errors.UsageError` without a
+    Only sentences that say nothing else are taken out, and "only JSON" only where a constraint takes its place.
+    Values are told apart by commas, "or", and quotes. Raises :class:`~osport.errors.UsageError` without a
     system prompt.
     """
     if not conversation.messages or conversation.messages[0].role != "system":
@@ -56,23 +60,26 @@ def deverbalise(conversation: Conversation) -> Deverbalised:
     properties: dict[str, Any] = {}
     required: list[str] = []
     removed: list[str] = []
+    about_json: list[str] = []
     for sentence in re.findall(r"[^.\n]+\.?", before):
         if found := ONE_OF.search(sentence):
-            values = _words(found["values"])
+            values = _values(found["values"])
             if len(values) > 1:
                 properties[found["field"]] = {"enum": values}
                 removed.append(sentence)
         elif found := REQUIRED.search(sentence):
             required += [name for name in _words(found["fields"]) if name not in required]
             removed.append(sentence)
-        elif ONLY_JSON.search(sentence):
-            removed.append(sentence)
+        elif ONLY_JSON.search(sentence) and "json" in sentence.lower():
+            about_json.append(sentence)
     constraint = None
     if properties or required:
         for name in required:
             properties.setdefault(name, {})
         schema: dict[str, Any] = {"type": "object", "properties": properties, "required": required or list(properties)}
         constraint = Constraint("json_schema", schema)
+    if constraint is not None or conversation.constraint is not None:
+        removed += about_json  # without a constraint nothing else would ask for JSON
     lines = []
     for line in before.splitlines():
         left = line
@@ -87,6 +94,17 @@ def deverbalise(conversation: Conversation) -> Deverbalised:
     )
     diff = "\n".join(difflib.unified_diff(before.splitlines(), after.splitlines(), "as it is", "proposed", lineterm=""))
     return Deverbalised(changed, constraint, tuple(sentence.strip() for sentence in removed), diff)
+
+
+def _values(text: str) -> list[str]:
+    """The members of a list of values; none where the words are prose."""
+    if found := QUOTED.findall(text):
+        rest = set(re.findall(r"\w+", QUOTED.sub(" ", text).lower()))
+        return list(dict.fromkeys(found)) if rest <= JOINING else []
+    joint = r"\s*,\s*(?:or\s+|and\s+)?|\s+or\s+" + ("" if re.search(r"\bor\b", text) else r"|\s+and\s+")
+    values = [value.strip() for value in re.split(joint, text)]
+    prose = any(not VALUE.fullmatch(value) for value in values)
+    return [] if prose else list(dict.fromkeys(values))
 
 
 def _words(text: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -43,7 +44,7 @@ def find_spans(
     Where marks change what the template prints (it trims, or looks at how a text begins), parts are looked
     for by their text, in the order of the marked prompt; a part that is not found has no span.
     """
-    planted, planted_tools, parts = plant(messages, tools, telltale="")
+    planted, planted_tools, parts = plant(messages, tools, telltale=False)
     try:
         marked = write(planted, planted_tools)
     except TemplateError:
@@ -51,13 +52,15 @@ def find_spans(
     marks = {part.first: (part, True) for part in parts if part.last} | {
         part.last: (part, False) for part in parts if part.last
     }
-    names = {f"_{part.first}" for part in parts if not part.last}
+    names = {f"_{part.first}": part for part in parts if not part.last}
     pattern = re.compile("|".join(map(re.escape, sorted([*marks, *names], key=len, reverse=True))) or "(?!)")
     clean, done, open_at, spans = "", 0, {}, []
     for match in pattern.finditer(marked):
         clean += marked[done : match.start()]
         done = match.end()
-        if match.group() in names:
+        if name := names.get(match.group()):
+            if form := next((form for form in _forms(name.text) if clean.endswith(form)), ""):
+                spans.append(Span(len(clean) - len(form), len(clean), name.path))
             continue
         part, opens = marks[match.group()]
         if opens:
@@ -72,9 +75,15 @@ def _by_text(text: str, parts: list[Part], order: list[str]) -> tuple[Span, ...]
     by_path = {part.path: part for part in parts}
     spans, reach = [], 0
     for path in order or [part.path for part in parts if part.last]:
-        wanted = by_path[path].text.strip()
-        at = text.find(wanted, reach) if wanted else -1
+        if not (wanted := by_path[path].text.strip()) or not by_path[path].last:
+            continue
+        at, wanted = next(((at, form) for form in _forms(wanted) if (at := text.find(form, reach)) >= 0), (-1, ""))
         if at >= 0:
             spans.append(Span(at, at + len(wanted), path))
             reach = at + len(wanted)
     return tuple(spans)
+
+
+def _forms(text: str) -> tuple[str, ...]:
+    """A text as it is, and as it stands inside a JSON string."""
+    return text, json.dumps(text, ensure_ascii=False)[1:-1]

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from attrs import evolve
 
 from osport.chat_template import audits, canary
 from osport.chat_template.answers import read_answer, split_reasoning
 from osport.chat_template.conversation import Conversation, wire_messages, wire_tools
+from osport.chat_template.report import Finding
 from osport.chat_template.thinking import asked_of_template, place_of_word
 from osport.core.capabilities import Capabilities
-from osport.core.types import Completion, Request, Tool
+from osport.core.types import Completion, Request
 from osport.errors import OutputError, TemplateError, Truncated, UnsupportedFeature
 
 if TYPE_CHECKING:
@@ -32,7 +33,8 @@ def prepare(template: ChatTemplate, request: Request, capabilities: Capabilities
     tools = request.tools if request.tool_choice != "none" else ()
     # Arguments as text or object, content as text or parts: written in the way that this template keeps.
     turns = Conversation(request.messages, form=template.capabilities.form)
-    _must_come_out_whole(template, turns, tools)
+    written, written_tools = wire_messages(turns), wire_tools(tools)
+    in_tools = _must_come_out_whole(template, request, written, written_tools)
     if not capabilities.raw_prompt:
         return _with_word(template, request)
     if request.tool_choice not in ("auto", "none"):
@@ -47,7 +49,7 @@ def prepare(template: ChatTemplate, request: Request, capabilities: Capabilities
         )
     if any(message.images for message in request.messages):
         raise UnsupportedFeature("images", "a raw prompt")
-    if forged := audits.forged(template, request.messages):
+    if forged := in_tools or audits.forged(template, written, None):
         raise TemplateError(
             f"{forged[0].place} holds {forged[0].message}; the engine would read it as the end of a turn. "
             "Remove it, or send the token ids of ChatTemplate.render"
@@ -55,6 +57,9 @@ def prepare(template: ChatTemplate, request: Request, capabilities: Capabilities
     thinking = asked_of_template(template.capabilities.thinking, request)
     text = template.render(turns, tools=tools, thinking=thinking, continue_final=prefilled).text
     thought = template.thought(text, request.thinking) if not prefilled else None
+    if prefilled and not text.endswith(prefill := request.messages[-1].content):
+        blanks = prefill[len(prefill.rstrip()) :]  # that the template drops
+        text = text.rstrip() + blanks if text.rstrip().endswith(prefill.strip()) else text
     bos = template.tokens.get("bos_token")
     if bos and template.adds_bos:  # an engine that puts BOS before every prompt would double it
         text = text.removeprefix(bos)
@@ -108,27 +113,53 @@ def finish(template: ChatTemplate, completion: Completion, request: Request, sen
     )
 
 
-def _must_come_out_whole(template: ChatTemplate, turns: Conversation, tools: Sequence[Tool]) -> None:
-    """The canary, once for each shape of conversation: a batch of one shape pays for it once."""
-    written, written_tools = wire_messages(turns), wire_tools(tools)
+def _must_come_out_whole(
+    template: ChatTemplate,
+    request: Request,
+    written: list[dict[str, Any]],
+    written_tools: list[dict[str, Any]] | None,
+) -> list[Finding]:
+    """The canary, once for each shape of conversation: a batch of one shape pays for it once.
+
+    Gives the control tokens in the tools, which are the same in every request of one shape.
+    """
     shape = (
         template.text,
+        tuple(template.tokens.items()),
         tuple(
-            (m["role"], bool(m.get("content")), len(m.get("tool_calls", ())), "reasoning_content" in m) for m in written
+            (
+                message.role,
+                bool(message.content),
+                message.reasoning is not None,
+                len(message.images),
+                tuple(_structure(call.arguments) for call in message.tool_calls),
+            )
+            for message in request.messages
         ),
-        len(written_tools or ()),
+        # A template may cut what is long: a text twice as long is another shape.
+        max(len(message.content) for message in request.messages).bit_length(),
+        repr(written_tools),
     )
     if shape in _whole:
         _whole.move_to_end(shape)
-        return
+        return _whole[shape]
     lost = [f for f in canary.check(template._write, written, written_tools) if f.severity == "error"]
     if lost:
-        raise TemplateError(
-            f"{lost[0].message} ({lost[0].place}); Conversation.adapt brings a request into a form that it keeps"
-        )
-    _whole[shape] = None
+        advice = "" if lost[0].rule == "stopped" else "; Conversation.adapt brings a request into a form that it keeps"
+        raise TemplateError(f"{lost[0].message} ({lost[0].place}){advice}")
+    _whole[shape] = in_tools = audits.forged(template, [], written_tools)
     while len(_whole) > KEPT_SHAPES:
         _whole.popitem(last=False)
+    return in_tools
 
 
-_whole: OrderedDict[object, None] = OrderedDict()
+def _structure(value: Any) -> Any:
+    """The keys and types of arguments, without the values; what is false or empty is a value of its own."""
+    if isinstance(value, Mapping):
+        return tuple((key, _structure(item)) for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return ("list", *map(_structure, value))
+    return type(value) if value else repr(value)
+
+
+_whole: OrderedDict[object, list[Finding]] = OrderedDict()

@@ -20,6 +20,7 @@ from osport.chat_template.families import Family, family_of
 from osport.chat_template.report import Audit, Finding
 from osport.chat_template.sources import TemplateSource, read_gguf, read_hf, read_server
 from osport.chat_template.spans import Span, find_spans
+from osport.chat_template.strings import holds_one_of, without
 from osport.chat_template.thinking import place_of_word, thought_before
 from osport.chat_template.token_ids import encode
 from osport.chat_template.writing import read_writing
@@ -57,6 +58,8 @@ class Rendered:
         vocabulary that the transformers at hand cannot rebuild.
 
         Control tokens inside what the caller wrote are encoded as plain text, so that nobody can forge a turn.
+        Raises :class:`~osport.errors.TemplateError` for one that the template writes in a form in which it cannot
+        be told from its own.
         """
         return None if self._encode is None else self._encode(self.text, self.spans)
 
@@ -185,10 +188,18 @@ class ChatTemplate(Stage):
             **variables,
         )
         text = write(messages, written_tools, plain=is_plain(conversation) and not tools)
+
+        def neutral(control: frozenset[str]) -> str | None:
+            if not holds_one_of(messages, written_tools, control):
+                return None
+            return write(without(messages, control), without(written_tools, control))
+
         return Rendered(
             text,
             spans=lambda: find_spans(write, text, messages, written_tools),
-            encode=None if self.tokenizer is None else functools.partial(encode, self.tokenizer, own_tokens(self)),
+            encode=None
+            if self.tokenizer is None
+            else functools.partial(encode, self.tokenizer, own_tokens(self), neutral),
         )
 
     def audit(self, conversation: Turns, *, tools: Tools = (), thinking: Thinking = None) -> Audit:
@@ -248,7 +259,8 @@ class ChatTemplate(Stage):
         A backend that takes only messages applies the template of its own server, and gets them unchanged, but
         for a thinking switch that is a word in the text. Either way the request must come out whole:
         :class:`~osport.errors.TemplateError` says what the template would drop (``Conversation.adapt`` brings a
-        request into a form that it keeps), and refuses text that would forge a turn.
+        request into a form that it keeps), and refuses a raw prompt in which anything of the request (text,
+        reasoning, calls, tools) would forge a turn.
         """
         return stage.prepare(self, request, capabilities)
 

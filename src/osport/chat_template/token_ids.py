@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,8 @@ from osport.errors import TemplateError
 from osport.formats.gguf import GgufArray, GgufHeader
 
 __all__ = ["encode"]
+
+Neutral = Callable[[frozenset[str]], str | None]
 
 
 @functools.lru_cache(maxsize=16)
@@ -40,20 +44,38 @@ def _tokenizer(path: Path) -> Any:
         return None
 
 
-def encode(path: Path, control: frozenset[str], text: str, spans: tuple[Span, ...]) -> tuple[int, ...] | None:
-    """Token ids; control tokens inside a span become plain text, as transformers' sanitising does it."""
+def encode(
+    path: Path, control: frozenset[str], neutral: Neutral, text: str, spans: tuple[Span, ...]
+) -> tuple[int, ...] | None:
+    """Token ids; control tokens inside a span become plain text, as transformers' sanitising does it.
+
+    ``neutral`` renders the same request with these words taken out of what the caller wrote, or gives None when
+    there are none. Raises :class:`~osport.errors.TemplateError` when such a word came out where no span shows it.
+    """
     tokenizer = _tokenizer(path)
     if tokenizer is None:
         return None
+    control |= {token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special}
+    forged = [place for span in spans for place in span.occurrences(text, control)]
+    if (own := neutral(control)) is not None:
+        left = Counter(_tokens(text, control)) - Counter(text[start:stop] for start, stop in forged)
+        for token in left - Counter(_tokens(own, control)):
+            raise TemplateError(
+                f"the request holds the control token {token}, and the template writes it in a form in which it "
+                "cannot be told from its own; remove it from the text"
+            )
     ids: list[int] = []
     done = 0
-    for span in sorted(spans, key=lambda span: span.start):
-        for start, stop in span.occurrences(text, control):
-            if start >= done:
-                ids += tokenizer.encode(text[done:start], add_special_tokens=False).ids
-                tokenizer.encode_special_tokens = True
-                ids += tokenizer.encode(text[start:stop], add_special_tokens=False).ids
-                tokenizer.encode_special_tokens = False
-                done = stop
+    for start, stop in sorted(forged):
+        if start >= done:
+            ids += tokenizer.encode(text[done:start], add_special_tokens=False).ids
+            tokenizer.encode_special_tokens = True
+            ids += tokenizer.encode(text[start:stop], add_special_tokens=False).ids
+            tokenizer.encode_special_tokens = False
+            done = stop
     ids += tokenizer.encode(text[done:], add_special_tokens=False).ids
     return tuple(ids)
+
+
+def _tokens(text: str, control: frozenset[str]) -> list[str]:
+    return [text[start:stop] for start, stop in Span(0, len(text), "").occurrences(text, control)]

@@ -35,7 +35,7 @@ def trim_system(conversation: Conversation, max_tokens: int, count: Callable[[st
     Raises :class:`~osport.errors.UsageError` when there is no system prompt, or when the first block alone is
     too long.
     """
-    if conversation.messages[0].role != "system":
+    if not conversation.messages or conversation.messages[0].role != "system":
         raise UsageError("there is no system prompt to trim")
     kept = _blocks(conversation.messages[0].content)
     removed: list[str] = []
@@ -49,22 +49,23 @@ def trim_system(conversation: Conversation, max_tokens: int, count: Callable[[st
 
 def _blocks(text: str) -> list[str]:
     blocks: list[str] = []
-    for paragraph in re.split(r"\n\s*\n", text):
-        if blocks and (_open(blocks[-1]) or _continues_list(blocks[-1], paragraph)):
+    paragraphs = re.split(r"\n\s*\n", text)
+    for index, paragraph in enumerate(paragraphs):
+        if blocks and (_open(blocks[-1], paragraphs[index:]) or _continues_list(blocks[-1], paragraph)):
             blocks[-1] += f"\n\n{paragraph}"
         else:
             blocks.append(paragraph)
     return blocks
 
 
-def _open(block: str) -> bool:
-    """Whether a tag or a code fence of this block is not closed yet."""
+def _open(block: str, rest: list[str]) -> bool:
+    """Whether a tag or a code fence of this block is closed only in the paragraphs behind it."""
     if block.count("```") % 2:
         return True
     depth: dict[str, int] = {}
     for closing, name in TAG.findall(block):
         depth[name] = depth.get(name, 0) + (-1 if closing else 1)
-    return any(count > 0 for name, count in depth.items() if f"</{name}>" in block or re.match(rf"\s*<{name}\b", block))
+    return any(count > 0 and any(f"</{name}>" in later for later in rest) for name, count in depth.items())
 
 
 def _continues_list(block: str, paragraph: str) -> bool:

@@ -49,6 +49,8 @@ LogprobsFrom = Literal["model", "sampler"]
 def _strings(values: Iterable[str] | None) -> tuple[str, ...] | None:
     if isinstance(values, str):
         raise UsageError(f"stop={values!r}: give a list of strings, e.g. stop=[{values!r}]")
+    if not isinstance(values, Iterable | None):
+        raise UsageError(f"stop={values!r}: give a list of strings")
     return None if values is None else tuple(values)
 
 
