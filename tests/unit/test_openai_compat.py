@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
+from attrs import evolve
 
 from osport import Message, Request, Sampling, Tool, ToolCall
+from osport.backends._chat_checks import thinking_heeded
 from osport.backends._chat_wire import ChatAnswer
 from osport.backends._http_errors import error_from_answer
 from osport.backends._vllm_server import VllmServer
@@ -215,6 +217,13 @@ def test_reasoning_is_read_under_its_four_names():
     blocks = [{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}, {"type": "text", "text": "yes"}]
     answer = answer_of({"content": blocks})
     assert (answer.reasoning, answer.text) == ("hm", "yes")
+
+
+def test_a_thought_in_the_text_shows_that_the_switch_was_ignored():
+    asked = evolve(ASK, thinking=False)
+    thinking_heeded(answer_of({"content": "yes <think>"}), asked, "lab")
+    with pytest.raises(UnsupportedFeature, match="reasoned nevertheless"):
+        thinking_heeded(answer_of({"content": "\n<think>hm</think>yes"}), asked, "lab")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Collection, Sequence
 
@@ -9,6 +10,7 @@ from attrs import evolve
 
 from osport.backends._answer_checks import MOST_BYTES_A_TOKEN, check_model, check_prompt_tokens
 from osport.backends._chat_wire import ChatAnswer
+from osport.chat_template.families import families
 from osport.core.types import Completion, FinishReason, Request, TokenLogprob
 from osport.errors import BadResponse, OutputError, Truncated, UnsupportedFeature
 
@@ -61,11 +63,17 @@ def thinking_heeded(answer: ChatAnswer, request: Request, backend: str) -> None:
     if request.thinking is None:
         return
     counted = answer.usage.reasoning_tokens
-    if not request.thinking and (answer.reasoning or counted):
+    in_text = answer.text.lstrip().startswith(_marks_of_thoughts())
+    if not request.thinking and (answer.reasoning or counted or in_text):
         raise UnsupportedFeature("thinking switched off", backend, reason="the model reasoned nevertheless")
     if request.thinking and counted is None and not answer.reasoning and answer.finish != "length":
         reason = "the answer brought no reasoning: the model has none, or its server does not tell it apart"
         raise UnsupportedFeature("thinking", backend, reason=reason)
+
+
+@functools.cache
+def _marks_of_thoughts() -> tuple[str, ...]:
+    return tuple({family.reasoning[0].strip() for family in families() if family.reasoning})
 
 
 def with_calls(answer: ChatAnswer, request: Request, completion: Completion) -> Completion:
