@@ -96,4 +96,4 @@ def test_what_only_the_verification_ensures_is_found_under_the_engine_asked_for(
     output = ConstrainedOutput.json_schema(BOUNDED, on_unsupported="check", engine="outlines")
     sent = output.prepare(ASKED, IN_PROCESS).constraint
     assert (sent.engine, sent.value) == ("outlines", {"type": "number"})
-    assert output._left("outlines-core 0.2.14") == ("minimum at $.minimum",)
+    assert output._enforceable.left_by("outlines-core 0.2.14") == ("minimum at $.minimum",)

@@ -10,8 +10,9 @@ from typing import Any
 from osport.constrained.bundle import bundled, endless_reference
 from osport.constrained.disjoint import View, is_valid, view
 from osport.constrained.schema import Schema, json_path, walk
+from osport.errors import UsageError
 
-__all__ = ["BYTES_PER_TOKEN", "shortest", "tokens_for", "unbounded", "without_impossible"]
+__all__ = ["BYTES_PER_TOKEN", "refuse_too_few", "shortest", "tokens_for", "unbounded", "without_impossible"]
 
 BYTES_PER_TOKEN = 8
 """More than any tokenizer was seen to put into a token of JSON on average (3 to 5 are usual)."""
@@ -26,6 +27,15 @@ UPPER = {"string": "maxLength", "array": "maxItems", "object": "maxProperties"}
 def tokens_for(length: float) -> int:
     """Tokens that so many bytes of an answer need at least, its end included."""
     return math.ceil(length / BYTES_PER_TOKEN) + 1
+
+
+def refuse_too_few(max_tokens: int | None, least: float) -> None:
+    """Raise :class:`~osport.errors.UsageError` where not even an answer of ``least`` bytes fits."""
+    if max_tokens is not None and tokens_for(least) > max_tokens:
+        raise UsageError(
+            f"max_tokens={max_tokens}: the shortest answer of this form has {least:,.0f} bytes, which take about "
+            f"{tokens_for(least)} tokens or more; raise max_tokens"
+        )
 
 
 def shortest(schema: Schema) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from attrs import evolve
 
@@ -10,7 +11,15 @@ from osport.constrained.engines import DEFAULT_ENGINE, ENGINES
 from osport.core.capabilities import THINKING_FIRST, Capabilities, refuse_engine
 from osport.errors import MissingDependency, UnsupportedFeature, UsageError
 
-__all__ = ["ENGINE_NAMES", "checked_engine", "first_that_takes", "named", "only_behind_thought", "refuse_kind"]
+__all__ = [
+    "ENGINE_NAMES",
+    "checked_engine",
+    "engine_of",
+    "first_that_takes",
+    "named",
+    "only_behind_thought",
+    "refuse_kind",
+]
 
 NATIVE = "native"
 # What the engines take that osport does not bring along, besides JSON Schema.
@@ -96,3 +105,14 @@ def taking(engines: list[str], enforce: Callable[[str], object]) -> Iterator[str
         except (UnsupportedFeature, MissingDependency):
             continue
         yield name
+
+
+def engine_of(asked: Any) -> str:
+    """The constraint engine of a name, a backend or a model."""
+    if isinstance(asked, str):
+        return asked
+    capabilities = getattr(asked, "capabilities", None)
+    found = capabilities() if callable(capabilities) else capabilities
+    if not isinstance(found, Capabilities):
+        raise UsageError(f"engine={asked!r}: the name of an engine, a backend or a model")
+    return found.constraint_engine

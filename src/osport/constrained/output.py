@@ -13,20 +13,20 @@ from typing import Any, Literal, get_args
 from attrs import evolve, field, frozen
 from jsonschema.protocols import Validator
 
-from osport.constrained.budget import shortest, tokens_for, unbounded
-from osport.constrained.choose import checked_engine, first_that_takes, named, only_behind_thought, refuse_kind
-from osport.constrained.dialects import to_llguidance, with_header
+from osport.constrained.budget import refuse_too_few, shortest, unbounded
+from osport.constrained.choose import checked_engine, engine_of, first_that_takes, named, only_behind_thought
+from osport.constrained.dialects import with_header
+from osport.constrained.enforceable import Enforceable, OnUnsupported
 from osport.constrained.engines import DEFAULT_ENGINE, engine_named
 from osport.constrained.hatch import Hatch, with_hatch
 from osport.constrained.matcher import OutputMatcher
+from osport.constrained.resample import another_try
 from osport.constrained.schema import Schema, checked, json_path
-from osport.constrained.support import Support, refuse_unless_enforced, support_of
-from osport.constrained.tables import TABLES
+from osport.constrained.support import Support, support_of
 from osport.constrained.targets import Target, is_target, target_of
 from osport.constrained.tools import Mode, calls_in, tools_constraint, verified_calls
-from osport.constrained.verify import REPEATED_NAME, in_choice, in_grammar, in_pattern, in_schema
+from osport.constrained.verify import in_choice, in_grammar, in_pattern, in_schema
 from osport.constrained.vocabulary import BYTES, Vocabulary
-from osport.constrained.weaken import weakened
 from osport.core.call_form import CallForm
 from osport.core.capabilities import Capabilities
 from osport.core.stage import Stage
@@ -35,11 +35,6 @@ from osport.errors import ConstraintViolated, OutputError, Refused, Truncated, U
 
 __all__ = ["ConstrainedOutput"]
 
-OnUnsupported = Literal["refuse", "check"]
-
-ATTEMPTS = 3
-# From a greedy answer to one that can differ; and how much more each time.
-LEAST_WARMTH, WARMER = 0.3, 0.2
 CUT_OFF_THINKING = "the answer was cut off inside its reasoning; raise max_tokens, or bound it by thinking=<tokens>"
 NO_VALUE = "no finite JSON value conforms to the schema: what it demands contradicts itself, or leads back to itself"
 
@@ -143,7 +138,7 @@ class ConstrainedOutput(Stage):
                 raise UsageError(f"engine={engine!r}: a Lark grammar is llguidance's; write it in GBNF")
             text, chosen = with_header(text), DEFAULT_ENGINE
         output = cls(Constraint("grammar", text, chosen))
-        output._lark  # noqa: B018 - an unparsable grammar kills some engines, so it goes no further
+        output._enforceable.lark  # noqa: B018 - an unparsable grammar kills some engines, so it goes no further
         return output
 
     @classmethod
@@ -239,9 +234,9 @@ class ConstrainedOutput(Stage):
             raise UnsupportedFeature(f"constrained output of kind {kind}", own or "this backend")
         self._fits(request.sampling.filled().max_tokens)
         asked = self.constraint.engine
-        engine = named(asked, capabilities) if asked else first_that_takes(capabilities, self._enforceable)
+        engine = named(asked, capabilities) if asked else first_that_takes(capabilities, self._enforceable.share_of)
         chosen = engine if asked or thinks or engine != own else None
-        return evolve(request, constraint=evolve(self._enforceable(engine)[0], engine=chosen))
+        return evolve(request, constraint=evolve(self._enforceable.share_of(engine)[0], engine=chosen))
 
     def finish(self, completion: Completion, request: Request | None = None, sent: Request | None = None) -> Completion:
         """The completion with its verified value in ``parsed``.
@@ -265,7 +260,9 @@ class ConstrainedOutput(Stage):
                 value = self.verify(text)
         except ConstraintViolated as error:
             raise ConstraintViolated(str(error), completion, path=error.path, keyword=error.keyword) from error
-        enforcement = evolve(completion.enforcement, verified=True, checked=self._left(completion.enforcement.engine))
+        enforcement = evolve(
+            completion.enforcement, verified=True, checked=self._enforceable.left_by(completion.enforcement.engine)
+        )
         finish: FinishReason = "tool_calls" if calls else completion.finish_reason
         return evolve(
             completion,
@@ -284,23 +281,11 @@ class ConstrainedOutput(Stage):
         return calls_in(completion.text, self.constraint.value)
 
     def again(self, request: Request, error: OutputError, attempt: int) -> Request | None:
-        """Another seed, and a little more temperature, for an answer that broke what only its verification ensures.
-
-        At most :data:`ATTEMPTS` answers are asked for, and only where the engine took a seed and a temperature: the
-        same question would get the same answer. A truncated answer is not asked for again.
-        """
-        answer = error.completion
-        if self.on_unsupported != "check" or attempt >= ATTEMPTS or not isinstance(error, ConstraintViolated):
+        """Under ``check``, another seed and a little more temperature for an answer that broke what only its
+        verification ensures: at most three answers in all. A truncated answer is not asked for again."""
+        if self.on_unsupported != "check" or error.completion is None:
             return None
-        if answer is None or not {"seed", "temperature"} <= answer.effective.keys():
-            return None
-        bad_luck = error.keyword == REPEATED_NAME or answer.enforcement.by in ("prompt", "none")
-        if not bad_luck and not self._left(answer.enforcement.engine):
-            return None  # all of it was enforced, and still it does not conform: a fault
-        seed, temperature = request.sampling.seed or 0, request.sampling.temperature or 0.0
-        warmer = LEAST_WARMTH if temperature < LEAST_WARMTH else temperature + (WARMER if attempt > 1 else 0.0)
-        sampling = evolve(request.sampling, seed=(seed + 1) % (2**32 - 1), temperature=warmer)
-        return evolve(request, sampling=sampling)
+        return another_try(request, error, attempt, self._enforceable.left_by(error.completion.enforcement.engine))
 
     @cached_property
     def warnings(self) -> tuple[str, ...]:
@@ -323,7 +308,7 @@ class ConstrainedOutput(Stage):
             return in_choice(text, self.constraint.value)
         if kind == "regex":
             return in_pattern(text, self.constraint.value)
-        return in_grammar(text, self._lark)
+        return in_grammar(text, self._enforceable.lark)
 
     def matcher(
         self, tokenizer: Vocabulary | Literal["bytes"] = "bytes", *, engine: str | None = None
@@ -340,56 +325,15 @@ class ConstrainedOutput(Stage):
             raise UsageError(f"tokenizer={tokenizer!r}: 'bytes', or an osport.constrained.vocabulary.Vocabulary")
         engine = engine or self.constraint.engine or DEFAULT_ENGINE
         found = engine_named(engine)  # compiling is the gate, too; only a weaker form must be found before it
-        constraint = self.constraint if self.on_unsupported == "refuse" else self._enforceable(engine)[0]
+        constraint = self.constraint if self.on_unsupported == "refuse" else self._enforceable.share_of(engine)[0]
         compiled = found.compile(constraint, vocabulary)
         return OutputMatcher(compiled, vocabulary)
 
-    def _enforceable(self, engine: str) -> tuple[Constraint, tuple[str, ...]]:
-        """What the engine is asked to enforce, and what is left to be verified."""
-        if self.constraint.kind != "json_schema":
-            refuse_kind(self.constraint.kind, engine)
-            if self.constraint.kind == "tools" and self.on_unsupported == "check":
-                return self._weaker_tools(engine)
-            if engine == "llguidance":
-                self._lark  # noqa: B018 - compiles, or refuses by name
-            return self.constraint, ()
-        if engine != "llguidance" and engine not in TABLES:
-            return self.constraint, ()  # an engine of the backend's own is taken at its word, and verified
-        if self.on_unsupported == "refuse":
-            refuse_unless_enforced(self.constraint.value, engine)
-            return self.constraint, ()
-        known: dict[str, tuple[Constraint, tuple[str, ...]]] = self._weaker
-        if engine not in known:
-            weaker, left = weakened(self.constraint.value, lambda schema: refuse_unless_enforced(schema, engine))
-            known[engine] = (evolve(self.constraint, value=weaker), left)
-        return known[engine]
-
-    def _weaker_tools(self, engine: str) -> tuple[Constraint, tuple[str, ...]]:
-        """Calls with as much of each tool's schema as the engine enforces, and what is left."""
-        if engine not in self._weaker:
-            tools, left = [], []
-            for tool in self.constraint.value["tools"]:
-                form, dropped = weakened(tool["parameters"], lambda schema: refuse_unless_enforced(schema, engine))
-                tools.append({**tool, "parameters": form})
-                left += [f"{tool['name']}: {keyword}" for keyword in dropped]
-            weaker = evolve(self.constraint, value={**self.constraint.value, "tools": tools})
-            self._weaker[engine] = weaker, tuple(left)
-        return self._weaker[engine]
-
-    def _left(self, engine: str) -> tuple[str, ...]:
-        """What the engine of an answer was not asked to enforce."""
-        return next((left for name, (_, left) in self._weaker.items() if name in engine), ())
-
     def _fits(self, max_tokens: int | None) -> None:
         """Refuse, before anything is sampled, a form that no answer can have or that does not fit."""
-        least = self._least
-        if least == math.inf:
+        if self._least == math.inf:
             raise UsageError(NO_VALUE)
-        if max_tokens is not None and tokens_for(least) > max_tokens:
-            raise UsageError(
-                f"max_tokens={max_tokens}: the shortest answer of this form has {least:,.0f} bytes, which take about "
-                f"{tokens_for(least)} tokens or more; raise max_tokens"
-            )
+        refuse_too_few(max_tokens, self._least)
 
     @cached_property
     def _least(self) -> float:
@@ -400,24 +344,9 @@ class ConstrainedOutput(Stage):
         return shortest(value) if kind == "json_schema" else 1
 
     @cached_property
-    def _weaker(self) -> dict[str, tuple[Constraint, tuple[str, ...]]]:
-        return {}
-
-    @cached_property
     def _validator(self) -> Validator:
         return checked(self.constraint.value, unknown_formats="drop").validator()
 
     @cached_property
-    def _lark(self) -> str:
-        return to_llguidance(self.constraint)
-
-
-def engine_of(asked: Any) -> str:
-    """The constraint engine of a name, a backend or a model."""
-    if isinstance(asked, str):
-        return asked
-    capabilities = getattr(asked, "capabilities", None)
-    found = capabilities() if callable(capabilities) else capabilities
-    if not isinstance(found, Capabilities):
-        raise UsageError(f"engine={asked!r}: the name of an engine, a backend or a model")
-    return found.constraint_engine
+    def _enforceable(self) -> Enforceable:
+        return Enforceable(self.constraint, self.on_unsupported)
