@@ -240,10 +240,10 @@ def test_a_form_that_takes_long_to_compile_holds_up_no_other_call(model_path, mo
     """A slow engine is a fake here: real ones are stopped too soon, or not slow enough."""
     slow, compile_ = threading.Event(), LlguidanceEngine.compile
 
-    def compile_slowly(self, constraint, vocabulary):
+    def compile_slowly(self, constraint, vocabulary, thought=None):
         if constraint.value == ("slow",):
             assert slow.wait(60)
-        return compile_(self, constraint, vocabulary)
+        return compile_(self, constraint, vocabulary, thought)
 
     monkeypatch.setattr(LlguidanceEngine, "compile", compile_slowly)
     with LlamaCppBackend(str(model_path), context=64, threads=1, in_process=True) as backend:
