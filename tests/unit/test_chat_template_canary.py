@@ -193,3 +193,18 @@ def test_an_image_must_change_the_prompt():
 
 def test_a_tool_result_before_its_call():
     assert ("reordered", "messages[2].content") in loss("in messages %}", "in messages | reverse %}", NUMBERS)
+
+
+def test_a_tool_result_before_its_call_that_names_the_tool_again():
+    talk = Conversation(
+        [
+            Message.user("Weather?"),
+            Message.assistant("", tool_calls=[ToolCall("a", "weather", {"days": 3})]),
+            Message.tool("cold", tool_call_id="a"),
+        ],
+        tools=TALK.tools,
+    )
+    backwards = "{% set messages = messages[:1] + (messages[1:] | reverse | list) %}" + GOOD.replace(
+        "{{ m.role }}", "{{ m.role }} {% if m.role == 'tool' %}{{ messages[2].tool_calls[0].function.name }}{% endif %}"
+    )
+    assert ("reordered", "messages[2].content") in rules(backwards, talk)

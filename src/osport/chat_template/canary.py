@@ -163,20 +163,19 @@ def _order(parts: list[Part], text: str) -> Iterator[Finding]:
 
 
 def _calls(parts: list[Part], text: str) -> dict[tuple[int, str], int]:
-    """Where each call begins to come out, told by its arguments, or by its name if that stands before all results.
+    """Where each call begins to come out, told by its arguments; without any, by its name if all results follow it.
 
     Kimi writes the name of a tool in front of its results.
     """
     results = [text.find(part.first) for part in parts if part.kind == "tool_result" and part.first in text]
-    calls: dict[tuple[int, str], int] = {}
+    calls: dict[tuple[int, str], tuple[bool, int]] = {}
     for part in parts:
-        call = part.turn, part.path.split(".")[1]
-        if part.first in text and (
-            part.kind in ("argument_key", "argument")
-            or (part.kind == "call_name" and text.find(part.first) < min(results, default=len(text)))
-        ):
-            calls[call] = min(text.find(part.first), calls.get(call, len(text)))
-    return calls
+        call, at = (part.turn, part.path.split(".")[1]), text.find(part.first)
+        by_name = part.kind == "call_name" and at < min(results, default=len(text))
+        if at >= 0 and (by_name or part.kind in ("argument_key", "argument")):
+            # Where there are arguments, the name does not count.
+            calls[call] = min((by_name, at), calls.get(call, (True, len(text))))
+    return {call: at for call, (_, at) in calls.items()}
 
 
 def _whole(text: str, planted: Sequence[Mapping[str, Any]], tools: object) -> Iterator[Finding]:
