@@ -34,6 +34,8 @@ def serving(model: Path, *, key: str, context: int) -> Iterator[str]:
         *("--max-model-len", str(context), "--dtype", "float32", "--kv-cache-memory-bytes", "200000000"),
         *("--enforce-eager", "--generation-config", "vllm"),
         *("--enable-auto-tool-choice", "--tool-call-parser", "hermes"),
+        # Left at "auto", the server keeps the engine of the first form that anybody asks for.
+        *("--structured-outputs-config", '{"backend": "guidance"}'),
     ]
     environment = {**os.environ, **ENVIRONMENT, "OMP_NUM_THREADS": "2", "VLLM_API_KEY": key}
     with TemporaryFile("w+") as log:
