@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from osport.backends._gguf_model import GgufModel
+from osport.chat_template.families import families
 from osport.core.capabilities import THINKING_FIRST
 from osport.core.thought import Thought
 from osport.core.types import Request
@@ -28,8 +29,16 @@ def thinks_first(gguf: GgufModel | None, request: Request) -> bool:
     the reasoning."""
     if request.constraint is None or not request.messages or gguf is None or gguf.chat_template is None:
         return False
+    if request.thinking in (None, False) and not could_open(gguf.chat_template):
+        return False
     template = chat_template(gguf.chat_template)
     return template.thought(template.capabilities.opening, request.thinking) is not None
+
+
+def could_open(template: str) -> bool:
+    """Whether a prompt may end inside the reasoning, told without rendering: the renderer is another extra."""
+    marks = {family.reasoning[0].strip() for family in families() if family.reasoning}
+    return any(mark in template for mark in (*marks, "</", "[/"))
 
 
 def thought_of(gguf: GgufModel | None, request: Request, prompt: str | None) -> Thought | None:
