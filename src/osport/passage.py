@@ -35,9 +35,10 @@ class Passage:
     stages: tuple[Stage, ...]
     retries: Retries
 
-    def answer(self, asked: Request, *, failed: OutputError | None = None) -> Completion:
-        """The answer that passes all stages, asked for again where one of them knows how; ``failed`` did not."""
-        attempt, deadline = 0, _deadline(asked)
+    def answer(self, asked: Request, *, failed: OutputError | None = None, took: float = 0.0) -> Completion:
+        """The answer that passes all stages, asked for again where one of them knows how; ``failed`` did not, and has
+        taken so many seconds."""
+        attempt, deadline = 0, _deadline(asked, took)
         while True:
             attempt += 1
             try:
@@ -152,11 +153,12 @@ class Passage:
                 raise answer
             return answer
 
+        took = getattr(answer, "latency", 0.0) or took
         try:
             try:
-                return self._answer(requests, first, took=getattr(answer, "latency", 0.0) or took)
+                return self._answer(requests, first, took=took)
             except OutputError as error:
-                return self.answer(requests[0], failed=error)
+                return self.answer(requests[0], failed=error, took=took)
         except OsportError as error:
             return error
 
@@ -227,5 +229,5 @@ class Passage:
         return errors_named(self.ref)
 
 
-def _deadline(asked: Request) -> Deadline | None:
-    return None if asked.timeout is None else Deadline.after(asked.timeout)
+def _deadline(asked: Request, took: float = 0.0) -> Deadline | None:
+    return None if asked.timeout is None else Deadline.after(max(0.0, asked.timeout - took))

@@ -400,6 +400,22 @@ def test_an_engines_own_batch_that_fails_as_a_whole_is_an_error_of_each_item_or_
     assert len(asked) == 2
 
 
+def test_asking_again_for_an_item_of_a_batch_has_the_time_that_the_batch_left():
+    asked = []
+
+    def alone(request):
+        asked.append(request)
+        return Completion("yes", "stop")
+
+    model = Model(Faltering([Completion("no", "stop", latency=2.0)], alone), stages=[AskAgain()])
+    assert model.batch(["a"], timeout=5)[0].text == "yes"
+    assert 2 < asked[0].timeout <= 3
+    model = Model(Faltering([Completion("no", "stop", latency=6.0)], alone), stages=[AskAgain()])
+    (late,) = model.batch(["a"], timeout=5)
+    assert isinstance(late, ConstraintViolated)
+    assert len(asked) == 1
+
+
 def test_no_retry_of_a_batch_begins_that_the_timeout_does_not_leave_room_for():
     act, asked = failing(0, None)
     got = Model(Faltering([RateLimited("later", retry_after=5)], act)).batch(["a"], timeout=1)
