@@ -6,6 +6,7 @@ import pytest
 
 from osport import ConstrainedOutput
 from osport.constrained.schema import json_path, walk
+from osport.constrained.tree import objects_of, places_of
 from osport.errors import ConstraintViolated, UnsupportedFeature, UsageError
 
 NEWEST = "https://json-schema.org/draft/2020-12/schema"
@@ -32,6 +33,7 @@ DRAFT7 = "http://json-schema.org/draft-07/schema#"
         ({"$schema": 5}, ["$.$schema", "5"]),
         ({"items": {"$ref": "#/$defs/nope"}}, ["$.items.$ref", "leads nowhere"]),
         ({"items": {"$ref": "https://example.org/other.json"}}, ["$.items.$ref", "leaves the document"]),
+        ({"items": [{}], "$ref": "#/$defs/nope"}, ["$.$ref", "leads nowhere"]),
         ({"pattern": "(a"}, ["$.pattern", "(a"]),
         ({"patternProperties": {"[": {}}}, ["$.patternProperties", "["]),
         ({"const": float("nan")}, ["not JSON"]),
@@ -133,6 +135,21 @@ def test_what_only_a_reference_finds_is_looked_at_too():
         ConstrainedOutput.json_schema(hidden)
 
 
+@pytest.mark.parametrize(
+    "schema",
+    [
+        True,
+        {"items": [{"not": {}}, True, {}], "dependencies": {"a": ["b"], "c": {"type": "string"}}, "contains": [{}]},
+        {"allOf": {"no": "list"}, "properties": {"a": {"anyOf": [{"$ref": "#/x/y"}, {"$ref": "#"}]}}, "x": {"y": {}}},
+        {"$ref": "#/x/0", "x": [{"$ref": "#/z"}], "z": {"$defs": {"a": {"$ref": "#/x/0"}}}, "const": {"items": {}}},
+    ],
+)
+def test_the_objects_of_a_schema_are_those_that_have_a_place(schema):
+    found = [id(node) for node in objects_of(schema)]
+    assert len(set(found)) == len(found)
+    assert set(found) == places_of(schema).keys()
+
+
 def test_a_schema_that_explodes_is_an_error_and_no_hang():
     schema = {"allOf": [{"anyOf": [{"properties": {f"a{i}{j}": {}}} for j in range(8)]} for i in range(8)]}
     with pytest.raises(UnsupportedFeature, match="too large"):
@@ -197,6 +214,8 @@ def test_a_dynamic_reference_in_one_schema_is_a_plain_one(schema):
         ({"$schema": DRAFT2019, "$id": "http://a.org/b", "$recursiveAnchor": True, "type": "array",
           "items": {"$recursiveRef": "#"}, "$defs": {"c": {"$id": "c", "$recursiveAnchor": True}}}, "$recursiveRef"),
         ({"$id": "http://a.org/b", "$dynamicAnchor": "n", "items": {"$dynamicRef": "#n"},
+          "$defs": {"c": {"$id": "c", "$dynamicAnchor": "n"}}}, "$dynamicRef"),
+        ({"$id": "http://a.org/b", "$dynamicAnchor": "n", "items": {"$dynamicRef": "#n"}, "enum": [[], [[]]],
           "$defs": {"c": {"$id": "c", "$dynamicAnchor": "n"}}}, "$dynamicRef"),
     ],
 )  # fmt: skip

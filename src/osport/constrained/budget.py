@@ -7,7 +7,7 @@ import math
 from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
-from osport.constrained.bundle import bundled, endless_reference
+from osport.constrained.bundle import bundled, dynamic_references, endless_reference
 from osport.constrained.disjoint import View, is_valid, view
 from osport.constrained.schema import Schema, json_path, walk
 from osport.errors import UsageError
@@ -46,6 +46,8 @@ def shortest(schema: Schema) -> float:
     only they contradict is given a length.
     """
     bundle = bundled(schema)
+    if dynamic_references(bundle):
+        return 1
     return math.inf if endless_reference(bundle) else Lengths(bundle).of_the_root()
 
 

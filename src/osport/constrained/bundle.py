@@ -9,11 +9,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from osport.constrained.keywords import CONSTRAINING
-from osport.constrained.references import check_references, nodes_of, specification_of
+from osport.constrained.references import DYNAMIC, check_references, specification_of
 from osport.constrained.schema import ref_overrides
-from osport.constrained.tree import Schema
+from osport.constrained.tree import Schema, objects_of
 
-__all__ = ["bundled", "endless_reference"]
+__all__ = ["bundled", "dynamic_references", "endless_reference"]
 
 LISTS = ("allOf", "anyOf", "oneOf", "prefixItems")
 MAPS = ("dependentSchemas", "patternProperties", "properties")
@@ -31,12 +31,13 @@ def bundled(schema: Schema) -> dict[str, Any]:
     """The schema without annotations, ids and older spellings, and with its references under ``$defs``."""
     if isinstance(schema, bool):
         return {} if schema else {"not": {}}
+    nodes = objects_of(schema)
     bundle = Bundle(
         overriding=ref_overrides(schema),
-        specification=specification_of(schema),
-        embedded=any(path and ("$id" in node or "id" in node) for path, node in nodes_of(schema)),
+        specification=specification_of(schema, nodes),
+        embedded=any("$id" in node or "id" in node for node in nodes[1:]),
     )
-    resolver = check_references(schema).resolver(bundle.specification.create_resource(schema).id() or "")
+    resolver = check_references(schema, nodes).resolver(bundle.specification.create_resource(schema).id() or "")
     root = bundle.node(schema, resolver, entered=True)
     while bundle.pending:
         name, target, at = bundle.pending.pop()
@@ -74,6 +75,11 @@ def referred_in_place(schema: Any) -> Iterator[str]:
                 yield from referred_in_place(child)
         else:
             yield from referred_in_place(below)
+
+
+def dynamic_references(bundle: Mapping[str, Any]) -> set[str]:
+    """The words of references that were kept, because only the whole document tells where they lead."""
+    return set().union(*objects_of(bundle)) & DYNAMIC
 
 
 class Bundle:

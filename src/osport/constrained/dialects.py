@@ -11,18 +11,11 @@ from typing import Any
 from attrs import frozen
 
 from osport.constrained.budget import without_definitions, without_impossible
-from osport.constrained.bundle import bundled, endless_reference
-from osport.constrained.faults import (
-    needs_newer_words,
-    with_exact_formats,
-    with_names_together,
-    with_safe_classes,
-    with_uri_spelt_out,
-)
+from osport.constrained.bundle import bundled, dynamic_references, endless_reference
+from osport.constrained.faults import Reading, needs_newer_words, read_rightly, with_uri_spelt_out
 from osport.constrained.patterns import TooSlow
 from osport.constrained.refusal import KeywordRefused, Misread
 from osport.constrained.rewrite import rewritten
-from osport.constrained.safe_numbers import with_safe_numbers
 from osport.constrained.schema import NodePath, json_path, shortened, walk
 from osport.core.types import Constraint
 from osport.errors import MissingDependency, UnsupportedFeature, UsageError
@@ -132,7 +125,8 @@ def taken(schema_text: str) -> Taken:
 
 def attempt(text: str) -> tuple[Taken | None, str]:
     """The schema in its own or in other words, or None and why both were refused."""
-    found, reason = (None, "") if needs_newer_words(text) else compiled(text)
+    reading = Reading(text)
+    found, reason = (None, "") if needs_newer_words(reading) else compiled(reading)
     if found is not None:
         return found, ""
     try:
@@ -141,6 +135,8 @@ def attempt(text: str) -> tuple[Taken | None, str]:
         return None, reason
     if endless_reference(bundle):
         return None, reason
+    if dynamic := dynamic_references(bundle):
+        return None, f'Unimplemented keys: ["{min(dynamic)}"]'
     try:
         return attempt_rewritten(rewritten(without_impossible(bundle)))
     except TooSlow as slow:
@@ -152,21 +148,21 @@ def attempt_rewritten(schema: dict[str, Any]) -> tuple[Taken | None, str]:
     while True:
         if schema == {"not": {}}:
             return None, f"{UNSATISFIABLE}: all values are forbidden"
-        found, reason = compiled(json.dumps(schema))
+        found, reason = compiled(Reading(json.dumps(schema)))
         empty = IN_DEFINITION.search(reason) if reason.startswith(UNSATISFIABLE) else None
         if empty is None or empty[1] not in schema.get("$defs", {}):
             return found, reason
         schema = without_definitions(schema, {empty[1]})
 
 
-def compiled(schema: str) -> tuple[Taken | None, str]:
+def compiled(reading: Reading) -> tuple[Taken | None, str]:
     """The schema as it stands, compiled for single bytes; or None and why llguidance refuses it.
 
     What compiles for bytes compiles for every model. llguidance's own limits bound time and memory, except for what
     is refused before.
     """
     try:
-        schema = with_safe_numbers(with_names_together(with_safe_classes(with_exact_formats(schema))))
+        schema = read_rightly(reading)
     except Misread as error:
         return None, str(error)
     grammar = f'{{"grammars":[{{"json_schema":{with_options(schema)}}}]}}'

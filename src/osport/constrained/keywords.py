@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
 import jsonschema
 
-__all__ = ["CONSTRAINING", "EVER_CONSTRAINING", "NEWEST", "OLDER", "constraining", "known", "misspelt", "well_shaped"]
+__all__ = ["CONSTRAINING", "EVER_CONSTRAINING", "NEWEST", "OLDER", "constraining", "known", "misspelt", "shapes_of"]
 
 # Keywords that constrain nothing by themselves: names, places, and notes for people.
 ANNOTATIONS = frozenset({
@@ -92,8 +92,11 @@ def edits(one: str, other: str) -> int:
     return row[-1]
 
 
+SCHEMA = (dict, bool)  # making a union takes longer than asking for it
+
+
 def _schema(value: Any) -> bool:
-    return isinstance(value, dict | bool)
+    return isinstance(value, SCHEMA)
 
 
 def _schemas(value: Any) -> bool:
@@ -200,13 +203,12 @@ DRAFT4_SHAPES: dict[str, Callable[[Any], bool]] = {
 }
 
 
-def well_shaped(keyword: str, value: Any, draft: Any) -> bool:
-    """Whether the draft certainly allows the value for the keyword; for an unknown keyword it never does."""
-    if draft is not NEWEST:
-        shape = (DRAFT4_SHAPES if draft is jsonschema.Draft4Validator else OLD_SHAPES).get(keyword)
-        if shape is not None:
-            return shape(value) and keyword in known(draft)
-        if draft is jsonschema.Draft3Validator:
-            return False
-    shape = SHAPES.get(keyword)
-    return shape is not None and shape(value) and (draft is NEWEST or keyword in known(draft))
+@cache
+def shapes_of(draft: Any) -> Mapping[str, Callable[[Any], bool]]:
+    """What tells of each keyword of the draft whether a value is certainly allowed for it; empty for draft 3."""
+    if draft is NEWEST:
+        return SHAPES
+    if draft is jsonschema.Draft3Validator:
+        return {}
+    older = DRAFT4_SHAPES if draft is jsonschema.Draft4Validator else OLD_SHAPES
+    return {keyword: shape for keyword, shape in {**SHAPES, **older}.items() if keyword in known(draft)}

@@ -132,13 +132,14 @@ def parts_of(pattern: str) -> list[str]:
     return re.findall(rf"{ESCAPE}|\(\?<(?![=!])|\[\^?\]?(?:\\.|[^\]\\])*\]|.", pattern, re.DOTALL)
 
 
+@lru_cache(maxsize=1024)
 def safe_pattern(pattern: str) -> str | None:
     """The pattern as llguidance reads it rightly inside a JSON string; None where there is no such.
 
     A class with all control characters lets a quotation mark and a backslash in, though it excludes them; without NUL
     it does not. Strings with NUL are lost thereby.
     """
-    parts = parts_of(pattern)
+    parts = parts_of(pattern) if "[" in pattern else [pattern]
     for at, part in enumerate(parts):
         if len(part) < 2 or part[0] != "[":
             continue
@@ -149,6 +150,7 @@ def safe_pattern(pattern: str) -> str | None:
     return "".join(parts)
 
 
+@lru_cache(maxsize=1024)
 def may_be_misread(part: str) -> bool:
     """Whether a class in brackets holds NUL, but not both of the quotation mark and the backslash."""
     meant = class_as_meant(part)

@@ -12,25 +12,22 @@ What the new bounds lose lies within the last of 15 digits of the old ones, or b
 
 from __future__ import annotations
 
-import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal, localcontext
 from typing import Any
 
 from osport.constrained.refusal import Misread
-from osport.constrained.tree import walk
 from osport.constrained.values import ALL_TYPES, is_multiple, type_of
 
-__all__ = ["with_safe_numbers"]
+__all__ = ["DOUBTFUL_WORDS", "is_doubtful", "with_safe_numbers"]
 
-# What a text must hold for any of the above to matter.
-DOUBTFUL = re.compile(
-    r'"(?:multipleOf|exclusiveM\w+)"|"maximum": \d+\.\d\d|"minimum": -\d+\.\d\d|-0\.0|[\d.]{16}|\de[+-]'
-)
+# What a schema must hold for any of the above to matter: words, or such a number.
+DOUBTFUL_WORDS = frozenset({"multipleOf", "exclusiveMinimum", "exclusiveMaximum"})
+DOUBTFUL = re.compile(r"\.[0-9][0-9]|-0\.0|e", re.IGNORECASE)
 # Where two rules may meet in one number.
-MEETING = re.compile(r'"(?:\$ref|allOf|anyOf|oneOf|patternProperties)"')
+MEETING = frozenset({"$ref", "allOf", "anyOf", "oneOf", "patternProperties"})
 
 WHOLE = 2**53  # up to here doubles tell whole numbers apart
 LARGEST_DOUBLE = 2**63 - 1024  # below 2**63
@@ -45,16 +42,18 @@ MAX_POWER = 308
 MAX_SPELLINGS, MAX_DIGITS = 8, 1000
 
 
-def with_safe_numbers(text: str) -> str:
-    """The schema's text with its numbers written so that llguidance takes no value too many.
+def is_doubtful(number: str) -> bool:
+    """Whether a number of a schema may be read wrongly."""
+    return len(number) > DIGITS or DOUBTFUL.search(number) is not None
+
+
+def with_safe_numbers(nodes: Collection[dict[str, Any]]) -> None:
+    """Write the numbers of a schema, given by all its objects, so that llguidance takes no value too many.
 
     Raises :class:`Misread` for a number that cannot be.
     """
-    if not DOUBTFUL.search(text):
-        return text
-    schema = json.loads(text, parse_float=lambda number: float(number) or 0)
-    nodes = [node for _, node in walk(schema) if isinstance(node, dict)]
-    check_multiples([node["multipleOf"] for node in nodes if "multipleOf" in node], meeting=bool(MEETING.search(text)))
+    meeting = any(not MEETING.isdisjoint(node) for node in nodes)
+    check_multiples([node["multipleOf"] for node in nodes if "multipleOf" in node], meeting=meeting)
     moved: dict[str, list[tuple[float, float]]] = {"minimum": [], "maximum": []}
     for node in nodes:
         for word in ("const", "enum"):
@@ -78,7 +77,6 @@ def with_safe_numbers(text: str) -> str:
             node["maximum"] = min(-above(-high, near), node.get("maximum", math.inf))
     for node in nodes:
         with_fewer_decimals(node)
-    return json.dumps(schema)
 
 
 def numbers_in(value: Any) -> Iterator[int | float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from typing import Any
 
 import jsonschema
@@ -20,11 +21,11 @@ from osport.constrained.keywords import (
     constraining,
     known,
     misspelt,
-    well_shaped,
+    shapes_of,
 )
 from osport.constrained.patterns import is_readable, with_safe_patterns
 from osport.constrained.references import check_references, refers_to_itself
-from osport.constrained.tree import NodePath, Schema, json_path, walk
+from osport.constrained.tree import NodePath, Schema, json_path, objects_and_depth, objects_of, places_of, walk
 from osport.errors import UnsupportedFeature, UsageError
 
 __all__ = [
@@ -86,37 +87,51 @@ def checked(schema: Schema, *, unknown_formats: str = "refuse") -> CheckedSchema
         raise UsageError(f"the schema has {len(text):,} bytes, more than {MAX_BYTES:,}")
     own: Schema = json.loads(text)
     draft = draft_of(own)
-    strange: list[tuple[NodePath, str]] = []
+    shapes = shapes_of(draft)
+    nodes, depth = objects_and_depth(own)
+    if depth > MAX_DEPTH:
+        raise UsageError(f"the schema is nested more than {MAX_DEPTH} levels deep")
+    places = Places(own)
+    strange: list[tuple[dict[str, Any], str]] = []
     notes: list[str] = []
     unknown: list[NodePath] = []
-    nodes: list[tuple[NodePath, Mapping[str, Any]]] = []
     doubtful = refers = False
-    for path, node in walk(own):
-        if len(path) > 2 * MAX_DEPTH:
-            raise UsageError(f"the schema is nested more than {MAX_DEPTH} levels deep")
-        if not isinstance(node, dict):
-            doubtful = doubtful or not isinstance(node, bool)
-            continue
-        nodes.append((path, node))
+    for node in nodes:
         for keyword, value in node.items():
-            if not well_shaped(keyword, value, draft) and keyword != "$schema":
-                strange.append((path, keyword))
+            shape = shapes.get(keyword)
+            if (shape is None or not shape(value)) and keyword != "$schema":
+                strange.append((node, keyword))
                 doubtful = doubtful or keyword in EVER_CONSTRAINING or keyword in ANNOTATIONS
         refers = refers or "$ref" in node or "$dynamicRef" in node or "$recursiveRef" in node
         if "pattern" in node or "patternProperties" in node or "format" in node:
-            for keyword, unverifiable in list(check_strings(path, node)):
+            for keyword, unverifiable in list(check_strings(node, places)):
                 if unknown_formats != "drop":
                     raise unverifiable
                 notes.append(f"{unverifiable.feature} is enforced and verified by nobody")
-                unknown.append((*path, keyword))
+                unknown.append((*places.of(node), keyword))
                 del node[keyword]
     if doubtful:
         draft = fitting_draft(own, draft)
         check_form(own, draft)
-    notes.extend(check_words(strange, draft))
+    notes.extend(check_words([(places.of(node), keyword) for node, keyword in strange], draft))
     if refers:
         check_references(own, nodes)
     return CheckedSchema(own, draft, tuple(notes), tuple(unknown), refers and refers_to_itself(own, nodes))
+
+
+class Places:
+    """Where the objects of a schema stand; looked for once somebody asks."""
+
+    def __init__(self, schema: Schema) -> None:
+        self._schema = schema
+
+    def of(self, node: Mapping[str, Any]) -> NodePath:
+        """The path of one of them."""
+        return self._known[id(node)]
+
+    @cached_property
+    def _known(self) -> dict[int, NodePath]:
+        return places_of(self._schema)
 
 
 def draft_of(schema: Schema) -> Any:
@@ -135,7 +150,7 @@ def fitting_draft(schema: Schema, draft: Any) -> Any:
     """For a schema that names no draft, the newest one that knows all its constraining words."""
     if isinstance(schema, dict) and "$schema" in schema:
         return draft
-    words = {word for _, node in walk(schema) if isinstance(node, dict) for word in node} & EVER_CONSTRAINING
+    words = set().union(*objects_of(schema)) & EVER_CONSTRAINING
     fitting = (
         older
         for older in (NEWEST, *OLDER[:-1])  # draft 3 takes any word for a type
@@ -183,25 +198,26 @@ def check_words(strange: list[tuple[NodePath, str]], draft: Any) -> Iterator[str
         yield f"{keyword} at {json_path(path)} is no keyword of JSON Schema and constrains nothing"
 
 
-def check_strings(path: NodePath, node: Mapping[str, Any]) -> Iterator[tuple[str, UnsupportedFeature]]:
+def check_strings(node: Mapping[str, Any], places: Places) -> Iterator[tuple[str, UnsupportedFeature]]:
     """Refuse a pattern that is none; the keywords of a node that could not be verified, each with the error for it."""
-    patterns = [((*path, "pattern"), node["pattern"])] if "pattern" in node else []
+    patterns: list[tuple[NodePath, Any]] = [(("pattern",), node["pattern"])] if "pattern" in node else []
     if isinstance(node.get("patternProperties"), dict):
-        patterns += [((*path, "patternProperties", pattern), pattern) for pattern in node["patternProperties"]]
+        patterns += [(("patternProperties", pattern), pattern) for pattern in node["patternProperties"]]
     for place, pattern in patterns:
         if isinstance(pattern, str) and is_readable(pattern):
             continue
+        where = json_path((*places.of(node), *place))
         if not isinstance(pattern, str) or not OF_ECMA.search(pattern):
             why = "not a text"
             try:
                 re.compile(pattern)
             except (re.error, TypeError, OverflowError, RecursionError) as error:
                 why = str(error)
-            raise UsageError(f"{json_path(place)}: {pattern!r} is no regular expression: {why}")
+            raise UsageError(f"{where}: {pattern!r} is no regular expression: {why}")
         unread = UnsupportedFeature(
-            f"the pattern {shortened(pattern, 40)!r} at {json_path(place)}", "osport", reason="it could not be verified"
+            f"the pattern {shortened(pattern, 40)!r} at {where}", "osport", reason="it could not be verified"
         )
-        if "patternProperties" in place[len(path) :]:
+        if place[0] == "patternProperties":
             raise unread
         yield "pattern", unread
     name = node.get("format")
@@ -211,7 +227,7 @@ def check_strings(path: NodePath, node: Mapping[str, Any]) -> Iterator[tuple[str
         yield (
             "format",
             UnsupportedFeature(
-                f"the format {shortened(name, 40)!r} at {json_path((*path, 'format'))}",
+                f"the format {shortened(name, 40)!r} at {json_path((*places.of(node), 'format'))}",
                 "osport",
                 reason=f"it could not be verified; known formats: {', '.join(sorted(CHECKER.checkers))}",
             ),

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import unquote
 
-__all__ = ["NodePath", "Schema", "json_path", "pointed_at", "walk"]
+__all__ = ["NodePath", "Schema", "json_path", "objects_and_depth", "objects_of", "places_of", "pointed_at", "walk"]
 
 Schema = Mapping[str, Any] | bool
 NodePath = tuple[str | int, ...]
@@ -23,6 +23,11 @@ for _kind, _keywords in {
 }.items():
     for _keyword in _keywords.split():
         PLACES[_keyword] = PLACES.get(_keyword, frozenset()) | {_kind}
+
+
+# A reference to where walking comes by itself.
+WALKED = re.compile(r"#(?:/(?:\$defs|definitions)/[^/~%]+)?")
+SCHEMA = (dict, bool)  # making a union takes longer than asking for it
 
 
 def walk(schema: Schema) -> Iterator[tuple[NodePath, Schema]]:
@@ -42,20 +47,69 @@ def walk(schema: Schema) -> Iterator[tuple[NodePath, Schema]]:
             for keyword, value in node.items():
                 if kinds := PLACES.get(keyword):
                     add_children(below, (*path, keyword), value, kinds)
-                elif keyword == "$ref" and isinstance(value, str):
+                elif keyword == "$ref" and isinstance(value, str) and not WALKED.fullmatch(value):
                     references[value] = None
-            pending += reversed(below)
+            below.reverse()
+            pending += below
         while references and not pending:
             place, target = pointed_at(schema, references.popitem()[0]) or ((), None)
             if isinstance(target, dict) and id(target) not in seen:
                 pending.append((place, target))
 
 
+def objects_of(schema: Schema) -> list[dict[str, Any]]:
+    """Every subschema that is an object, those included that only a ``$ref`` finds, the outer ones first.
+
+    It takes a third of the time of :func:`walk`, which tells their places, too.
+    """
+    return objects_and_depth(schema)[0]
+
+
+def objects_and_depth(schema: Schema) -> tuple[list[dict[str, Any]], int]:
+    """The objects of a schema as in :func:`objects_of`, and how many of them stand in one another at most."""
+    found: list[dict[str, Any]] = []
+    seen: set[int] = set()
+    references: set[str] = set()
+    level: list[Any] = [schema]
+    depth = deepest = 0
+    while level:
+        below: list[Any] = []
+        for node in level:
+            if not isinstance(node, dict) or id(node) in seen:
+                continue
+            seen.add(id(node))
+            found.append(node)
+            for keyword, value in node.items():
+                if kinds := PLACES.get(keyword):
+                    if isinstance(value, dict):
+                        if "map" in kinds:
+                            below += value.values()
+                        elif "one" in kinds:
+                            below.append(value)
+                    elif isinstance(value, list) and "list" in kinds:
+                        below += value
+                elif keyword == "$ref" and isinstance(value, str) and not WALKED.fullmatch(value):
+                    references.add(value)
+        depth += 1
+        deepest = max(deepest, depth)
+        level = below
+        if not level and references:
+            depth = 0
+            level = [target for reference in references for target in (pointed_at(schema, reference) or ())[1:]]
+            references.clear()
+    return found, deepest
+
+
+def places_of(schema: Schema) -> dict[int, NodePath]:
+    """The path of every subschema that is an object, by its ``id``."""
+    return {id(node): path for path, node in walk(schema) if isinstance(node, dict)}
+
+
 def add_children(into: list[tuple[NodePath, Any]], path: NodePath, value: Any, kinds: frozenset[str]) -> None:
     """Add the subschemas that stand under one keyword; ``kinds`` says in which ways they may."""
     if isinstance(value, dict) and "map" in kinds:
-        into += [((*path, name), child) for name, child in value.items() if isinstance(child, dict | bool)]
-    elif isinstance(value, dict | bool):
+        into += [((*path, name), child) for name, child in value.items() if isinstance(child, SCHEMA)]
+    elif isinstance(value, SCHEMA):
         if "one" in kinds:
             into.append((path, value))
     elif isinstance(value, list) and "list" in kinds:
