@@ -135,8 +135,9 @@ def pointed_at(schema: Schema, reference: str) -> tuple[NodePath, Schema] | None
         return None
     at: Any = schema
     path: NodePath = ()
-    for part in unquote(reference[2:]).split("/"):
-        name = part.replace("~1", "/").replace("~0", "~")
+    pointer = unquote(reference[2:]) if "%" in reference else reference[2:]
+    for part in pointer.split("/"):
+        name = part.replace("~1", "/").replace("~0", "~") if "~" in part else part
         if isinstance(at, dict) and name in at:
             at, path = at[name], (*path, name)
         elif isinstance(at, list) and name.isdigit() and int(name) < len(at):
