@@ -142,8 +142,8 @@ def over_anthropic_sdk(model: Model, limit: int, run: Callable[[Awaitable[Told]]
     import anthropic
 
     backend = model.backend
-    client = anthropic.Anthropic(**backend._told_to_the_sdk())
-    aclient = anthropic.AsyncAnthropic(**backend._told_to_the_sdk())
+    client = anthropic.Anthropic(**backend._settings())
+    aclient = anthropic.AsyncAnthropic(**backend._settings())
 
     def body(question: str) -> dict[str, object]:
         return {"model": backend.model, "messages": conversation(question), "max_tokens": limit}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from importlib.metadata import version
@@ -21,6 +20,7 @@ from osport.backends._stop_flag import Stopped
 from osport.backends._thought_text import ThoughtText
 from osport.backends._token_text import TokenText
 from osport.constrained.engines import DEFAULT_ENGINE, engine_named
+from osport.core.alarm import alarm
 from osport.core.thought import Thought
 from osport.core.types import (
     Completion,
@@ -218,12 +218,9 @@ class LlamaCppCalls:
                         raise Stopped
                     yield engine
 
-            alarm = threading.Timer(left, flag.set)
-            alarm.daemon = True
             self._running = interruption
             try:
-                with interruption.acted_on_by(flag.set):
-                    alarm.start()
+                with interruption.acted_on_by(flag.set), alarm(left, flag.set):
                     yield step
             except Stopped:
                 self._queue.check_open()
@@ -231,7 +228,6 @@ class LlamaCppCalls:
                     raise BackendError(f"{NAME}: the call was cancelled", backend=NAME) from None
                 raise TimedOut(f"{NAME}: no complete answer within {timeout:g} s (timeout)", backend=NAME) from None
             finally:
-                alarm.cancel()
                 self._running = None
 
     def _room(self, prompt: list[int], wanted: int | None) -> int:

@@ -19,6 +19,7 @@ from osport.backends._child_process import ChildProcess
 from osport.backends._interruption import Interruption
 from osport.backends._llama_cpp_calls import NAME, Settings
 from osport.backends._one_at_a_time import OneAtATime
+from osport.core.alarm import alarm
 from osport.core.types import Completion, ContinuationScore, Message, Request
 from osport.errors import BackendError, ServerFault, TimedOut, UnsupportedFeature, UsageError
 
@@ -215,13 +216,8 @@ class _Child(ChildProcess):
             self.out_of_patience = True
             self.process.kill()
 
-        alarm = threading.Timer(seconds, kill)
-        alarm.daemon = True
-        alarm.start()
-        try:
+        with alarm(seconds, kill):
             yield
-        finally:
-            alarm.cancel()
 
 
 def _end_of(talk: Generator[str, None, Any]) -> Any:

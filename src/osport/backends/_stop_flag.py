@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import sys
 from typing import Any
 
@@ -35,6 +36,11 @@ class StopFlag:
 
     def hand_to(self, package: Any, context: Any) -> None:
         """Make the engine look at this flag, and at no other."""
-        library = ctypes.cdll.msvcrt if sys.platform == "win32" else ctypes.CDLL(None)
-        function = ctypes.cast(library.strlen, package.ggml_abort_callback)
+        function = ctypes.cast(_library().strlen, package.ggml_abort_callback)
         package.llama_set_abort_callback(context, function, ctypes.cast(self._text, ctypes.c_void_p))
+
+
+@functools.cache
+def _library() -> Any:
+    """The C library, in whatever form this process has it."""
+    return ctypes.cdll.msvcrt if sys.platform == "win32" else ctypes.CDLL(None)
