@@ -39,8 +39,11 @@ _numbers = itertools.count(100)
 
 
 def questions(number: int) -> list[str]:
-    """Others at each call: a prompt that is known to its end is no measure of the time to the first piece."""
-    return [f"{next(_numbers)} long stories were written about the sea. Write another one." for _ in range(number)]
+    """Others at each call: a prompt that is known to its end is no measure of the time to the first piece.
+
+    Small models go on with these to the limit; answers of unlike lengths would not have like rates.
+    """
+    return [f"{next(_numbers)} ships sail the sea. Write a long story about them." for _ in range(number)]
 
 
 def through_model(model: Model, limit: int, loop: asyncio.Runner) -> Direct:
