@@ -62,7 +62,7 @@ def constraint_fields(
 
 def compiled(constraint: Constraint) -> str:
     """The constraint as a text that llguidance was seen to compile; a form asked for again costs nothing."""
-    return _compiled(constraint.kind, json.dumps(constraint.value))
+    return _compiled(constraint.kind, constraint.text)
 
 
 @functools.lru_cache(maxsize=128)

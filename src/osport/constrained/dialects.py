@@ -57,7 +57,7 @@ def to_llguidance(constraint: Constraint) -> str:
     cannot enforce, :class:`~osport.errors.UsageError` for a grammar that is none, or a schema that no value meets.
     """
     if constraint.kind == "json_schema":
-        return taken(json.dumps(constraint.value)).lark
+        return taken(constraint.text).lark
     if constraint.kind == "grammar":
         return checked_lark(constraint.value) if is_lark(constraint.value) else lark_of_gbnf(constraint.value)
     if constraint.kind == "tools":

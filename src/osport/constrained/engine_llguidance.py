@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +34,7 @@ class LlguidanceEngine:
     def compile(self, constraint: Constraint, vocabulary: Vocabulary, thought: Thought | None = None) -> Compiled:
         """Raises :class:`~osport.errors.UnsupportedFeature` with keyword and path."""
         if constraint.kind == "json_schema":
-            form = taken(json.dumps(constraint.value))
+            form = taken(constraint.text)
             if vocabulary is BYTES and thought is None:
                 return _LlguidanceCompiled(form.matcher)
             text = lark_of_schema(form.schema)

@@ -6,7 +6,6 @@ that outlives its model is harmless.
 
 from __future__ import annotations
 
-import json
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +49,7 @@ class ModelMasks:
         its limits, :class:`~osport.errors.UsageError` for an engine that osport does not know.
         """
         name = constraint.engine or DEFAULT_ENGINE
-        key = (name, constraint.kind, json.dumps(constraint.value), thought)
+        key = (name, constraint.kind, constraint.text, thought)
         with self._lock:
             compiled = self._compiled.get(key)
         if compiled is None:

@@ -21,7 +21,7 @@ from osport.constrained.engines import DEFAULT_ENGINE, engine_named
 from osport.constrained.hatch import Hatch, with_hatch
 from osport.constrained.matcher import OutputMatcher
 from osport.constrained.resample import another_try
-from osport.constrained.schema import Schema, checked, json_path
+from osport.constrained.schema import CheckedSchema, Schema, checked, json_path
 from osport.constrained.support import Support, support_of
 from osport.constrained.targets import Target, is_target, target_of
 from osport.constrained.tools import Mode, calls_in, tools_constraint, verified_calls
@@ -57,13 +57,9 @@ class ConstrainedOutput(Stage):
 
     constraint: Constraint
     on_unsupported: OnUnsupported = "refuse"
-    notes: tuple[str, ...] = ()
-    """What stands in the schema and constrains nothing: a keyword that JSON Schema does not know, and under
-    ``check`` a format that nobody can verify."""
     target: Target | None = field(default=None, repr=False)
     hatches: tuple[Hatch, ...] = field(default=(), repr=False)
-    unknown_formats: tuple[str, ...] = field(default=(), repr=False)
-    """The places of the formats and patterns that nobody can verify; the constraint goes without them."""
+    _found: CheckedSchema | None = field(default=None, repr=False)
 
     def __attrs_post_init__(self) -> None:
         if self.on_unsupported not in get_args(OnUnsupported):
@@ -90,9 +86,8 @@ class ConstrainedOutput(Stage):
         found = checked(given, unknown_formats="drop" if on_unsupported == "check" else "refuse")
         if found.recursive and shortest(found.schema) == math.inf:
             raise UsageError(NO_VALUE)
-        unknown = tuple(map(json_path, found.unknown_formats))
-        constraint = Constraint("json_schema", found.schema, checked_engine(engine))
-        return cls(constraint, on_unsupported, found.notes, target, unknown_formats=unknown)
+        constraint = Constraint.json_schema(found.schema, found.text, checked_engine(engine))
+        return cls(constraint, on_unsupported, target, found=found)
 
     @classmethod
     def choice(cls, labels: Iterable[str], *, engine: str | None = None) -> ConstrainedOutput:
@@ -181,11 +176,22 @@ class ConstrainedOutput(Stage):
         schema, hatch = with_hatch(self.constraint.value, on, value, confidence=confidence)
         engine = self.constraint.engine
         opened = ConstrainedOutput.json_schema(schema, on_unsupported=self.on_unsupported, engine=engine)
-        return evolve(opened, hatches=(*self.hatches, hatch), notes=self.notes, unknown_formats=self.unknown_formats)
+        return evolve(opened, hatches=(*self.hatches, hatch), found=self._found)
 
     def is_uncertain(self, answer: Any) -> bool:
         """Whether a parsed answer says through the escape hatch that the model does not know."""
         return any(hatch.taken(answer) for hatch in self.hatches)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What stands in the schema and constrains nothing: a keyword that JSON Schema does not know, and under
+        ``check`` a format that nobody can verify."""
+        return self._found.notes if self._found is not None else ()
+
+    @property
+    def unknown_formats(self) -> tuple[str, ...]:
+        """The places of the formats and patterns that nobody can verify; the constraint goes without them."""
+        return tuple(map(json_path, self._found.unknown_formats)) if self._found is not None else ()
 
     @cached_property
     def hash(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -44,18 +44,30 @@ MAX_DEPTH = 100
 OF_ECMA = re.compile(r"\\[pP]\{|\\c|\\u\{|\[\^?\]|\(\?<|\\k<")
 
 
-@frozen
+@frozen(slots=False, eq=False)
 class CheckedSchema:
     """A schema that was found in order: its own copy, its draft, and what in it constrains nothing.
 
-    ``unknown_formats``: the places of formats and patterns that nobody can verify; they are left out of ``schema``.
+    ``text``: the same as JSON. ``unknown_formats``: the places of formats and patterns that nobody can verify; they are
+    left out of ``schema``.
     """
 
     schema: Schema
+    text: str
     draft: Any
-    notes: tuple[str, ...] = ()
-    unknown_formats: tuple[NodePath, ...] = ()
     recursive: bool = False
+    unknown_formats: tuple[NodePath, ...] = ()
+    _unverified: tuple[str, ...] = ()
+    _unknown_words: tuple[tuple[Mapping[str, Any], str], ...] = ()
+
+    @cached_property
+    def notes(self) -> tuple[str, ...]:
+        """What constrains nothing, with its places, which nobody looks for before they are asked for."""
+        places = Places(self.schema)
+        return self._unverified + tuple(
+            f"{keyword} at {json_path(places.of(node))} is no keyword of JSON Schema and constrains nothing"
+            for node, keyword in self._unknown_words
+        )
 
     def validator(self) -> Validator:
         """What verifies a value, formats included; no reference is fetched."""
@@ -93,7 +105,7 @@ def checked(schema: Schema, *, unknown_formats: str = "refuse") -> CheckedSchema
         raise UsageError(f"the schema is nested more than {MAX_DEPTH} levels deep")
     places = Places(own)
     strange: list[tuple[dict[str, Any], str]] = []
-    notes: list[str] = []
+    unverified: list[str] = []
     unknown: list[NodePath] = []
     doubtful = refers = False
     for node in nodes:
@@ -107,16 +119,19 @@ def checked(schema: Schema, *, unknown_formats: str = "refuse") -> CheckedSchema
             for keyword, unverifiable in list(check_strings(node, places)):
                 if unknown_formats != "drop":
                     raise unverifiable
-                notes.append(f"{unverifiable.feature} is enforced and verified by nobody")
+                unverified.append(f"{unverifiable.feature} is enforced and verified by nobody")
                 unknown.append((*places.of(node), keyword))
                 del node[keyword]
     if doubtful:
         draft = fitting_draft(own, draft)
         check_form(own, draft)
-    notes.extend(check_words([(places.of(node), keyword) for node, keyword in strange], draft))
+    words = tuple(unknown_words(strange, draft, places))
     if refers:
         check_references(own, nodes)
-    return CheckedSchema(own, draft, tuple(notes), tuple(unknown), refers and refers_to_itself(own, nodes))
+    if unknown:
+        text = json.dumps(own)
+    recursive = refers and refers_to_itself(own, nodes)
+    return CheckedSchema(own, text, draft, recursive, tuple(unknown), tuple(unverified), words)
 
 
 class Places:
@@ -180,22 +195,25 @@ def check_form(schema: Schema, draft: Any) -> None:
         raise UsageError(f"not a JSON Schema: {json_path(tuple(error.path))}: {shortened(error.message)}") from error
 
 
-def check_words(strange: list[tuple[NodePath, str]], draft: Any) -> Iterator[str]:
-    """Refuse a keyword that was meant to constrain and would not; name the others that constrain nothing."""
-    for path, keyword in strange:
+def unknown_words(
+    strange: Iterable[tuple[Mapping[str, Any], str]], draft: Any, places: Places
+) -> Iterator[tuple[Mapping[str, Any], str]]:
+    """Refuse a keyword that was meant to constrain and would not; the others that constrain nothing."""
+    for node, keyword in strange:
         if keyword in known(draft) or keyword.startswith("x-"):
             continue
         if keyword == "nullable":
-            raise UsageError(f'nullable at {json_path(path)} is OpenAPI and no JSON Schema; add "null" to the type')
+            where = json_path(places.of(node))
+            raise UsageError(f'nullable at {where} is OpenAPI and no JSON Schema; add "null" to the type')
         if keyword in EVER_CONSTRAINING:
-            raise UsageError(
-                f"{keyword!r} at {json_path(path)} constrains nothing in {draft.__name__}; state another $schema"
-            )
+            where = json_path(places.of(node))
+            raise UsageError(f"{keyword!r} at {where} constrains nothing in {draft.__name__}; state another $schema")
         meant = misspelt(keyword)
         if meant is not None:
+            where = json_path(places.of(node))
             hint = f"did you mean {meant!r}? Prefix it with x- if it is a note of your own"
-            raise UsageError(f"unknown keyword {keyword!r} at {json_path(path)}: it would constrain nothing; {hint}")
-        yield f"{keyword} at {json_path(path)} is no keyword of JSON Schema and constrains nothing"
+            raise UsageError(f"unknown keyword {keyword!r} at {where}: it would constrain nothing; {hint}")
+        yield node, keyword
 
 
 def check_strings(node: Mapping[str, Any], places: Places) -> Iterator[tuple[str, UnsupportedFeature]]:

@@ -5,8 +5,10 @@ A backend translates them at its own door and nowhere else.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Any, Literal, get_args
 
 from attrs import Attribute, evolve, field, fields, frozen, validators
@@ -236,7 +238,7 @@ DEFAULT_SAMPLING = Sampling(
 )
 
 
-@frozen
+@frozen(slots=False)
 class Constraint:
     """The form an answer must have: what a backend is asked to enforce.
 
@@ -249,6 +251,18 @@ class Constraint:
     kind: ConstraintKind = field(validator=_one_of(ConstraintKind))
     value: Any
     engine: str | None = None
+
+    @classmethod
+    def json_schema(cls, schema: Any, text: str, engine: str | None = None) -> Constraint:
+        """A schema that is known as JSON, too, so that nobody writes it again."""
+        made = cls("json_schema", schema, engine)
+        vars(made)["text"] = text
+        return made
+
+    @cached_property
+    def text(self) -> str:
+        """``value`` as JSON, by which compiled forms are known."""
+        return json.dumps(self.value)
 
 
 @frozen
