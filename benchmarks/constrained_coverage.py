@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import re
 import sys
 import time
 from collections import Counter
@@ -24,6 +23,7 @@ import llguidance
 from osport import ConstrainedOutput
 from osport.constrained.bundle import bundled
 from osport.constrained.dialects import taken
+from osport.constrained.patterns import matches
 from osport.errors import OsportError, UnsupportedFeature
 
 BYTES = llguidance.LLTokenizer("byte")
@@ -75,7 +75,7 @@ def in_order(value, schemas, definitions):
         rules = []
         for node in nodes:
             own = [node["properties"][name]] if name in node.get("properties", {}) else []
-            own += [rule for pattern, rule in node.get("patternProperties", {}).items() if re.search(pattern, name)]
+            own += [rule for pattern, rule in node.get("patternProperties", {}).items() if matches(pattern, name)]
             rules += own or [node.get("additionalProperties", True)]
         ordered[name] = in_order(value[name], rules, definitions)
     return ordered
