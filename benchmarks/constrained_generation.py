@@ -22,7 +22,7 @@ from pathlib import Path
 import jsonschema
 
 from osport import ConstrainedOutput, Model
-from osport.errors import OsportError, OutputError
+from osport.errors import OsportError, OutputError, UnsupportedFeature
 
 TOKENS = 128
 STRING = re.compile(r'"(?:[^"\\]|\\.)*(?:"|\Z)', re.DOTALL)
@@ -42,6 +42,15 @@ def white(completion):
         len(run) for text in STRING.findall(completion.text) for run in re.findall(r"\s{2,}|(?:\\[nrt]){2,}", text)
     )
     return outside / max(completion.usage.completion_tokens, 1), runs / max(len(completion.text), 1)
+
+
+def kept_to(output, completion):
+    """Whether what there is of an answer is the beginning of one in the form."""
+    try:
+        kept = output.matcher().advance(completion.text.encode())
+    except UnsupportedFeature:  # another engine than llguidance enforced it
+        return f", enforced by {completion.enforcement.engine}"
+    return " and keeps to the form" if kept else ", NOT IN THE FORM"
 
 
 def main():
@@ -64,8 +73,7 @@ def main():
                 fates[f"conforms ({'checked' if completion.enforcement.checked else 'exact'})"] += 1
             except OutputError as error:
                 completion = error.completion
-                kept = output.matcher().advance(completion.text.encode())
-                fates[f"{type(error).__name__}{' and keeps to the form' if kept else ', NOT IN THE FORM'}"] += 1
+                fates[f"{type(error).__name__}{kept_to(output, completion)}"] += 1
             except OsportError as error:
                 fates[f"before or beside the answer: {type(error).__name__}"] += 1
             except jsonschema.ValidationError as error:
