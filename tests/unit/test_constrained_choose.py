@@ -3,6 +3,7 @@
 import pytest
 
 from osport import Capabilities, ConstrainedOutput, Message, Request
+from osport.constrained.choose import first_that_takes
 from osport.core.capabilities import negotiate
 from osport.core.types import Constraint
 from osport.errors import UnsupportedFeature, UsageError
@@ -33,6 +34,17 @@ def test_without_a_wish_the_backend_decides():
     pytest.importorskip("llguidance")
     assert chosen(ConstrainedOutput.json_schema(PLAIN), IN_PROCESS) is None
     assert chosen(ConstrainedOutput.choice(["a"]), SERVER) is None
+
+
+def test_a_schema_does_not_go_over_to_an_engine_that_writes_white_space():
+    def enforce(engine):
+        if engine == "llguidance":
+            raise UnsupportedFeature("this", engine)
+
+    assert first_that_takes(SERVER, "grammar", enforce) == "llama.cpp-gbnf"
+    with pytest.raises(UnsupportedFeature, match="this"):
+        first_that_takes(SERVER, "json_schema", enforce)
+    assert first_that_takes(VLLM, "json_schema", enforce) == "vllm-xgrammar"
 
 
 @pytest.mark.parametrize("engine", ["llguidance", "xgrammar", "outlines"])

@@ -27,6 +27,8 @@ OTHER_KINDS = {
     "llama.cpp-gbnf": frozenset({"choice", "grammar"}),
     "vllm-xgrammar": frozenset({"choice"}),
 }
+# Its grammar for a schema lets a model write up to 20 blanks between any two parts, and small ones go on and on.
+WITH_BLANKS = frozenset({"llama.cpp-gbnf"})
 ENGINE_NAMES = (*sorted(ENGINES), NATIVE)
 
 
@@ -75,16 +77,19 @@ def only_behind_thought(asked: str | None, capabilities: Capabilities) -> Capabi
     return evolve(capabilities, constraint_engines=frozenset({DEFAULT_ENGINE}))
 
 
-def first_that_takes(capabilities: Capabilities, enforce: Callable[[str], object]) -> str:
+def first_that_takes(capabilities: Capabilities, kind: str, enforce: Callable[[str], object]) -> str:
     """The backend's own choice, or where it refuses the first of its other engines that takes all.
 
-    ``enforce`` raises for an engine that does not. Raises what the backend's own choice raised, with the engines of
+    ``enforce`` raises for an engine that does not. An engine that writes JSON with white space is not gone over to, but
+    may be asked for by name. Raises what the backend's own choice raised, with the engines of
     other backends that would do.
     """
     try:
         enforce(capabilities.constraint_engine)
     except UnsupportedFeature as refusal:
         others = sorted(capabilities.constraint_engines - {capabilities.constraint_engine})
+        if kind == "json_schema":
+            others = [name for name in others if name not in WITH_BLANKS]
         found = next(taking(others, enforce), None)
         if found is None:
             refusal.alternatives = refusal.alternatives or tuple(

@@ -239,10 +239,10 @@ class ConstrainedOutput(Stage):
         if kind not in capabilities.constraints:
             raise UnsupportedFeature(f"constrained output of kind {kind}", own or "this backend")
         self._fits(request.sampling.filled().max_tokens)
-        asked = self.constraint.engine
-        engine = named(asked, capabilities) if asked else first_that_takes(capabilities, self._enforceable.share_of)
+        asked, share_of = self.constraint.engine, self._enforceable.share_of
+        engine = named(asked, capabilities) if asked else first_that_takes(capabilities, kind, share_of)
         chosen = engine if asked or thinks or engine != own else None
-        return evolve(request, constraint=evolve(self._enforceable.share_of(engine)[0], engine=chosen))
+        return evolve(request, constraint=evolve(share_of(engine)[0], engine=chosen))
 
     def finish(self, completion: Completion, request: Request | None = None, sent: Request | None = None) -> Completion:
         """The completion with its verified value in ``parsed``.
