@@ -69,7 +69,7 @@ def objects_and_depth(schema: Schema) -> tuple[list[dict[str, Any]], int]:
     """The objects of a schema as in :func:`objects_of`, and how many of them stand in one another at most."""
     found: list[dict[str, Any]] = []
     seen: set[int] = set()
-    references: set[str] = set()
+    references: dict[str, None] = {}  # in their order: of several faults always the same one is to be told
     level: list[Any] = [schema]
     depth = deepest = 0
     while level:
@@ -89,7 +89,7 @@ def objects_and_depth(schema: Schema) -> tuple[list[dict[str, Any]], int]:
                     elif isinstance(value, list) and "list" in kinds:
                         below += value
                 elif keyword == "$ref" and isinstance(value, str) and not WALKED.fullmatch(value):
-                    references.add(value)
+                    references[value] = None
         depth += 1
         deepest = max(deepest, depth)
         level = below
