@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,7 +9,7 @@ from referencing import Registry, Resource
 from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT201909, DRAFT202012, specification_with
 
-from osport.constrained.tree import NodePath, Schema, json_path, objects_of, pointed_at, walk
+from osport.constrained.tree import TO_DEFINITION, NodePath, Schema, json_path, objects_of, pointed_at, walk
 from osport.errors import UsageError
 
 __all__ = ["DYNAMIC", "check_references", "refers_to_itself", "specification_of"]
@@ -19,7 +18,6 @@ __all__ = ["DYNAMIC", "check_references", "refers_to_itself", "specification_of"
 DYNAMIC = frozenset({"$dynamicRef", "$recursiveRef"})
 # Without these, below the root for the ids, a reference is a pointer from the root.
 UNUSUAL = DYNAMIC | {"$id", "id"}
-TO_DEFINITION = re.compile(r"#/(?:\$defs|definitions)/[^/~%]+")
 
 Nodes = Sequence[Mapping[str, Any]]
 

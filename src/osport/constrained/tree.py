@@ -8,7 +8,17 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import unquote
 
-__all__ = ["NodePath", "Schema", "json_path", "objects_and_depth", "objects_of", "places_of", "pointed_at", "walk"]
+__all__ = [
+    "TO_DEFINITION",
+    "NodePath",
+    "Schema",
+    "json_path",
+    "objects_and_depth",
+    "objects_of",
+    "places_of",
+    "pointed_at",
+    "walk",
+]
 
 Schema = Mapping[str, Any] | bool
 NodePath = tuple[str | int, ...]
@@ -26,7 +36,7 @@ for _kind, _keywords in {
 
 
 # A reference to where walking comes by itself.
-WALKED = re.compile(r"#(?:/(?:\$defs|definitions)/[^/~%]+)?")
+TO_DEFINITION = re.compile(r"#/(?:\$defs|definitions)/[^/~%]+")
 SCHEMA = (dict, bool)  # making a union takes longer than asking for it
 
 
@@ -47,7 +57,7 @@ def walk(schema: Schema) -> Iterator[tuple[NodePath, Schema]]:
             for keyword, value in node.items():
                 if kinds := PLACES.get(keyword):
                     add_children(below, (*path, keyword), value, kinds)
-                elif keyword == "$ref" and isinstance(value, str) and not WALKED.fullmatch(value):
+                elif keyword == "$ref" and isinstance(value, str) and not TO_DEFINITION.fullmatch(value):
                     references[value] = None
             below.reverse()
             pending += below
@@ -88,7 +98,7 @@ def objects_and_depth(schema: Schema) -> tuple[list[dict[str, Any]], int]:
                             below.append(value)
                     elif isinstance(value, list) and "list" in kinds:
                         below += value
-                elif keyword == "$ref" and isinstance(value, str) and not WALKED.fullmatch(value):
+                elif keyword == "$ref" and isinstance(value, str) and not TO_DEFINITION.fullmatch(value):
                     references[value] = None
         depth += 1
         deepest = max(deepest, depth)
