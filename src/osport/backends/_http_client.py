@@ -12,8 +12,9 @@ from typing import Any, Self
 
 from attrs import field, frozen
 
-from osport.backends._http_deadline import limit_connection, watched, wire_until
+from osport.backends._http_deadline import awatched, limit_connection, watched, wire_until
 from osport.backends._http_errors import error_from_answer, status_of_error, translated
+from osport.backends._http_wakeups import wake_late
 from osport.core.deadline import Deadline
 from osport.core.secrets import without_key
 from osport.errors import AuthFailed, BackendError, BadResponse, MissingDependency, UsageError
@@ -84,14 +85,21 @@ class HttpClient:
         """:meth:`post` for asyncio."""
         return await self._acall("POST", endpoint, path, body, deadline)
 
-    def events(self, endpoint: Endpoint, path: str, body: Mapping[str, Any], *, deadline: Deadline) -> Generator[Any]:
-        """The JSON objects of a server-sent event stream; closing the iterator closes the connection."""
+    def events(
+        self, endpoint: Endpoint, path: str, body: Mapping[str, Any], *, deadline: Deadline, at_once: bool = False
+    ) -> Generator[Any]:
+        """The JSON objects of a server-sent event stream; closing the iterator closes the connection.
+
+        ``at_once``: nobody wants them before the last one is there.
+        """
         from httpx_sse import EventSource
 
         with self._streamed("POST", endpoint, path, body, deadline, ONE_STREAM) as response:
             if not response.is_success:
                 response.read()
                 raise self._error(endpoint, response.status_code, response.text, response.headers)
+            if at_once:
+                wake_late(response)
             if _in_one_piece(response):
                 response.read()
                 yield self._whole(endpoint, response)
@@ -103,7 +111,7 @@ class HttpClient:
                     yield self._piece(endpoint, event.data, response.headers)
 
     async def aevents(
-        self, endpoint: Endpoint, path: str, body: Mapping[str, Any], *, deadline: Deadline
+        self, endpoint: Endpoint, path: str, body: Mapping[str, Any], *, deadline: Deadline, at_once: bool = False
     ) -> AsyncGenerator[Any]:
         """:meth:`events` for asyncio."""
         from httpx_sse import EventSource
@@ -112,6 +120,8 @@ class HttpClient:
             if not response.is_success:
                 await response.aread()
                 raise self._error(endpoint, response.status_code, response.text, response.headers)
+            if at_once:
+                wake_late(response)
             if _in_one_piece(response):
                 await response.aread()
                 yield self._whole(endpoint, response)
@@ -210,13 +220,15 @@ class HttpClient:
         headers: Mapping[str, str],
     ) -> AsyncIterator[Any]:
         self._refuse_closed()
+        import httpx
+
         client = self._client_of_this_loop()
         with self._errors(endpoint, deadline):
             async with contextlib.AsyncExitStack() as connection:
                 asked = _request(method, endpoint, path, body, deadline, headers)
                 async with asyncio.timeout(deadline.left):
                     response = await connection.enter_async_context(client.stream(**asked))
-                response.stream = _awatched(response.stream, deadline)
+                response.stream = awatched(response.stream, deadline, httpx.AsyncByteStream)
                 yield response
 
     @contextlib.contextmanager
@@ -321,24 +333,3 @@ def _request(
 def _in_one_piece(response: Any) -> bool:
     """Whether a server that was asked for a stream answers, or reports an error, in one object instead."""
     return str(response.headers.get("content-type", "")).startswith("application/json")
-
-
-def _awatched(stream: Any, deadline: Deadline) -> Any:
-    """The same bytes; waiting for them ends by the deadline, for httpx's own limit holds for one read only."""
-    import httpx
-
-    class Watched(httpx.AsyncByteStream):
-        async def __aiter__(self) -> AsyncIterator[bytes]:
-            chunks = aiter(stream)
-            while True:
-                # Around each wait, never around a yield: it would cancel what the consumer does meanwhile.
-                async with asyncio.timeout(deadline.left):
-                    chunk = await anext(chunks, None)
-                if chunk is None:
-                    return
-                yield chunk
-
-        async def aclose(self) -> None:
-            await stream.aclose()
-
-    return Watched()

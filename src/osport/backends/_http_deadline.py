@@ -5,15 +5,16 @@ For httpx, and for the library of the same make that the Anthropic SDK uses.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any
 
 from osport.core.deadline import Deadline
 
-__all__ = ["limit_connection", "watched", "wire_until"]
+__all__ = ["awatched", "limit_connection", "watched", "wire_until"]
 
 _here = threading.local()
 
@@ -52,18 +53,54 @@ def _limited(act: Callable[..., Any], what: Any, timeout: float | None = None) -
 
 def watched(stream: Any, deadline: Deadline, kind: type) -> Any:
     """The same bytes; waiting for them ends by the deadline. ``kind``: the library's class of such streams."""
+    return _watched_class(kind)(stream, deadline)
 
+
+@functools.cache
+def _watched_class(kind: type) -> type:
     class Watched(kind):  # type: ignore[misc]
+        def __init__(self, stream: Any, deadline: Deadline) -> None:
+            self._stream = stream
+            self._deadline = deadline
+
         def __iter__(self) -> Iterator[bytes]:
-            chunks = iter(stream)
+            chunks = iter(self._stream)
             while True:
-                with wire_until(deadline):
+                with wire_until(self._deadline):
                     chunk = next(chunks, None)
                 if chunk is None:
                     return
                 yield chunk
 
         def close(self) -> None:
-            stream.close()
+            self._stream.close()
 
-    return Watched()
+    return Watched
+
+
+def awatched(stream: Any, deadline: Deadline, kind: type) -> Any:
+    """:func:`watched` for asyncio."""
+    return _awatched_class(kind)(stream, deadline)
+
+
+@functools.cache
+def _awatched_class(kind: type) -> type:
+    class Watched(kind):  # type: ignore[misc]
+        def __init__(self, stream: Any, deadline: Deadline) -> None:
+            self._stream = stream
+            self._deadline = deadline
+
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            chunks = aiter(self._stream)
+            while True:
+                # Around each wait, never around a yield: it would cancel what the consumer does meanwhile.
+                async with asyncio.timeout(self._deadline.left):
+                    chunk = await anext(chunks, None)
+                if chunk is None:
+                    return
+                yield chunk
+
+        async def aclose(self) -> None:
+            await self._stream.aclose()
+
+    return Watched

@@ -20,8 +20,9 @@ T = TypeVar("T")
 class Ask:
     """One request to the server: a POST with this body, or a GET without one.
 
-    ``streamed``: the answer is the list of the objects that came in. The server does not notice that a client has
-    gone while it prepares an answer in one piece; of a stream it does, at its next piece.
+    ``streamed``: the answer is the list of the objects that came in. While the server prepares an answer in one
+    piece, it looks whether its client has gone only when for a second nothing was ready for any client; of a stream
+    it notices at the next piece.
     """
 
     path: str
@@ -79,24 +80,24 @@ class LlamaHttp(HttpClient):
         except StopIteration as end:
             return end.value  # type: ignore[no-any-return]
 
-    def pieces(self, route: Route, ask: Ask) -> Generator[Any]:
+    def pieces(self, route: Route, ask: Ask, *, at_once: bool = False) -> Generator[Any]:
         """The JSON objects of a streamed answer; closing the iterator closes the connection."""
-        return self.events(route.endpoint, ask.path, ask.body or {}, deadline=route.deadline)
+        return self.events(route.endpoint, ask.path, ask.body or {}, deadline=route.deadline, at_once=at_once)
 
-    def apieces(self, route: Route, ask: Ask) -> AsyncGenerator[Any]:
+    def apieces(self, route: Route, ask: Ask, *, at_once: bool = False) -> AsyncGenerator[Any]:
         """:meth:`pieces` for an event loop."""
-        return self.aevents(route.endpoint, ask.path, ask.body or {}, deadline=route.deadline)
+        return self.aevents(route.endpoint, ask.path, ask.body or {}, deadline=route.deadline, at_once=at_once)
 
     def _answer(self, route: Route, ask: Ask) -> Any:
         if ask.streamed:
-            return list(self.pieces(route, ask))
+            return list(self.pieces(route, ask, at_once=True))
         if ask.body is None:
             return self.get(route.endpoint, ask.path, deadline=route.deadline)
         return self.post(route.endpoint, ask.path, ask.body, deadline=route.deadline)
 
     async def _aanswer(self, route: Route, ask: Ask) -> Any:
         if ask.streamed:
-            return [payload async for payload in self.apieces(route, ask)]
+            return [payload async for payload in self.apieces(route, ask, at_once=True)]
         if ask.body is None:
             return await self.aget(route.endpoint, ask.path, deadline=route.deadline)
         return await self.apost(route.endpoint, ask.path, ask.body, deadline=route.deadline)
