@@ -12,7 +12,7 @@ from collections.abc import Callable
 import pytest
 
 from osport.backends._engine_log import EngineLog
-from osport.backends._vllm_engine import Running
+from osport.backends._vllm_running import Running
 
 CALLS = 60
 LONG_PROMPT = {"do": "generate", "prompt": list(range(8192))}

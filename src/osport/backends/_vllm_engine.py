@@ -7,7 +7,6 @@ import contextlib
 import json
 import os
 import queue
-import signal
 import subprocess
 import sys
 import threading
@@ -16,11 +15,12 @@ import weakref
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from attrs import define, field, frozen
+from attrs import frozen
 
 from osport.backends._engine_log import EngineLog
+from osport.backends._vllm_running import Line, Running, is_last
 from osport.errors import (
     BackendError,
     BadRequest,
@@ -32,113 +32,15 @@ from osport.errors import (
     UsageError,
 )
 
-__all__ = ["Running", "VllmEngine"]
+__all__ = ["VllmEngine"]
 
 NAME = "vllm"
 MAX_RESTARTS = 3
 STOP_SECONDS = 15.0
 LOG_LINES_SHOWN = 20
 CLOSED = "this vllm model is closed; make a new Model"
-
-Line = Mapping[str, Any]
-
-
-@define(eq=False)
-class Running:
-    """One child: its process, what it said when it was ready, and where the lines of each call go.
-
-    Two threads serve its pipes, and neither waits for the other: the child does not read while it writes, so with
-    both pipes full a reader that waited would wait for ever.
-    """
-
-    process: subprocess.Popen[bytes]
-    log: EngineLog
-    ready: Line = field(factory=dict)
-    answered: bool = False
-    calls: dict[int, Callable[[Line | None], None]] = field(factory=dict)
-    _to_write: queue.SimpleQueue[bytes | None] = field(factory=queue.SimpleQueue)
-    _lock: threading.Lock = field(factory=threading.Lock)
-    _numbers: int = 0
-    _ended: bool = False
-    _killed: bool = False
-
-    def __attrs_post_init__(self) -> None:
-        threading.Thread(target=self._write_all, name="osport-vllm-write", daemon=True).start()
-
-    def begin(self, call: Line, deliver: Callable[[Line | None], None]) -> int:
-        """Send a call; ``deliver`` gets its lines, and None when the child has ended."""
-        with self._lock:
-            self._numbers += 1
-            number = self._numbers
-            self.calls[number] = deliver
-            ended = self._ended
-        if ended:
-            deliver(None)
-        else:
-            self.write({"call": number, **call})
-        return number
-
-    def abort(self, number: int) -> None:
-        """Let go of a call, whether it has ended or not."""
-        with self._lock:
-            running = self.calls.pop(number, None) is not None
-        if running:
-            self.write({"call": number, "do": "abort"})
-
-    def write(self, line: Line) -> None:
-        """One line to the child, which does not wait until it is read. That the child has ended is told by ``read``."""
-        self._to_write.put(json.dumps(line).encode() + b"\n")
-
-    def end_input(self) -> None:
-        """Close the child's pipe behind the lines that are still to be written."""
-        self._to_write.put(None)
-
-    def _write_all(self) -> None:
-        assert self.process.stdin is not None  # noqa: S101 - a pipe was asked for
-        with contextlib.suppress(OSError), self.process.stdin as pipe:
-            while (line := self._to_write.get()) is not None:
-                pipe.write(line)
-                pipe.flush()
-
-    def read(self, stdout: IO[bytes]) -> None:
-        """Hand on what the child says, until it ends."""
-        with contextlib.suppress(OSError, ValueError):
-            for data in stdout:
-                line = json.loads(data)
-                number = line["call"]
-                self.answered = self.answered or (is_last(line) and "error" not in line)
-                with self._lock:
-                    deliver = self.calls.pop(number, None) if is_last(line) else self.calls.get(number)
-                if deliver is not None:
-                    deliver(line)
-        self.end_group()
-        with self._lock:
-            self._ended = True
-            waiting = list(self.calls.values())
-            self.calls.clear()
-        for deliver in waiting:
-            deliver(None)
-
-    def end_group(self) -> None:
-        """End what vLLM started, and the child itself if it is still there.
-
-        Once only, as long as the process id is certain to be ours.
-        """
-        with self._lock:
-            first, self._killed = not self._killed, True
-        if first:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self.process.pid, signal.SIGKILL)
-
-    @property
-    def alive(self) -> bool:
-        """Whether it can still be asked."""
-        return not self._ended and self.process.poll() is None
-
-
-def is_last(line: Line) -> bool:
-    """Whether no other line of its call follows."""
-    return "text" not in line or "finish" in line
+# Started as a script.
+CHILD = Path(__file__).with_name("_vllm_child.py")
 
 
 @frozen
@@ -233,7 +135,10 @@ class VllmEngine:
 
     async def alines(self, call: Line, timeout: float) -> AsyncIterator[Line]:
         """:meth:`lines` without a thread that waits."""
-        running = await asyncio.to_thread(self.running)
+        running = self._running
+        if running is None or self.closed or not running.alive:
+            # Starting it takes its time.
+            running = await asyncio.to_thread(self.running)
         failure = _Failure(self, running)
         loop = asyncio.get_running_loop()
         arrived: asyncio.Queue[Line | None] = asyncio.Queue()
@@ -324,7 +229,7 @@ class VllmEngine:
     def _start(self) -> Running:
         process = subprocess.Popen(
             # -P: the folder of the script holds a vllm.py of our own.
-            [sys.executable, "-P", str(Path(__file__).with_name("_vllm_child.py"))],
+            [sys.executable, "-P", str(CHILD)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
