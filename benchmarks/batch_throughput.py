@@ -63,7 +63,7 @@ def without_osport(model: Model, number: int, concurrency: int) -> Iterator[tupl
     if model.capabilities.batch:
         import direct_vllm
 
-        with direct_vllm.apart(model, "LLM") as worker:
+        with direct_vllm.apart(model) as worker:
             yield "LLM.chat", lambda: direct_vllm.batch(worker, prompts(number), TOKENS).tokens
     else:
         yield "httpx", lambda: through_httpx(model, number, concurrency)

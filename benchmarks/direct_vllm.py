@@ -1,29 +1,48 @@
-"""vLLM without osport, in a worker process: two engines in one process would share its threads and its loop."""
+"""vLLM without osport: ``AsyncLLM`` beside osport's calls in the same child, ``LLM`` in a process of its own."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import itertools
 import multiprocessing
 import os
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 from typing import Any
 
-from direct_calls import Direct, Told, conversation, gathered
+from direct_calls import Direct, Round, Told, conversation
+from direct_vllm_child import GREEDY
 
 from osport import Model
-from osport.backends._vllm_child import loaded
+from osport.backends import _vllm_engine
 from osport.backends.vllm import ENVIRONMENT
 
-GREEDY = {"temperature": 0.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0, "seed": 0}
+
+def ask_the_same_child() -> None:
+    """The children that are started from now on take direct calls, too."""
+    here = Path(__file__).parent
+    _vllm_engine.CHILD = here / "direct_vllm_child.py"
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(here), os.environ.get("PYTHONPATH"))))
+
+
+def direct(model: Model, limit: int) -> Direct:
+    """``AsyncLLM``, for one question and for several."""
+
+    def asking(kind: str) -> Round:
+        def ask(questions: list[str]) -> Told:
+            call = {"do": "direct", "questions": questions, "limit": limit, "kind": kind}
+            [line] = model.backend._engine.lines(call, timeout=600)
+            return Told(line["tokens"], line["seconds"], line["first"])
+
+        return ask
+
+    return Direct(asking("FINAL_ONLY"), asking("DELTA"), asking("DELTA"))
 
 
 @contextlib.contextmanager
-def apart(model: Model, kind: str) -> Iterator[ProcessPoolExecutor]:
-    """A worker that holds an engine with the model's own settings: ``LLM`` (whole batches) or ``AsyncLLM``."""
+def apart(model: Model) -> Iterator[ProcessPoolExecutor]:
+    """A worker that holds an ``LLM`` with the model's own settings."""
     backend = model.backend
     model.load()
     environment = {**ENVIRONMENT, "OMP_NUM_THREADS": str(backend._threads), "VLLM_LOGGING_LEVEL": "ERROR"}
@@ -31,7 +50,7 @@ def apart(model: Model, kind: str) -> Iterator[ProcessPoolExecutor]:
     before = dict(os.environ)
     # OpenMP reads its settings when the process begins.
     os.environ.update(environment)
-    pool = ProcessPoolExecutor(1, spawn, initializer=_open, initargs=(kind, backend._settings))
+    pool = ProcessPoolExecutor(1, spawn, initializer=_open, initargs=(backend._settings,))
     try:
         pool.submit(len, "").result()
         os.environ.clear()
@@ -42,34 +61,16 @@ def apart(model: Model, kind: str) -> Iterator[ProcessPoolExecutor]:
         pool.shutdown()
 
 
-def direct(pool: ProcessPoolExecutor, limit: int) -> Direct:
-    """``AsyncLLM``, for one question and for several."""
-
-    def asking(kind: str) -> Any:
-        return lambda questions: pool.submit(_ask, questions, limit, kind).result()
-
-    return Direct(asking("FINAL_ONLY"), asking("DELTA"), asking("DELTA"))
-
-
 def batch(pool: ProcessPoolExecutor, questions: list[str], limit: int) -> Told:
     """``LLM.chat``: all questions, as many at a time as the engine likes."""
     return pool.submit(_batch, questions, limit).result()
 
 
 _engine: Any = None
-_loop = asyncio.Runner()
-_numbers = itertools.count()
 
 
-def _open(kind: str, settings: Mapping[str, Any]) -> None:
+def _open(settings: Mapping[str, Any]) -> None:
     global _engine
-    if kind == "AsyncLLM":
-
-        async def opened() -> Any:
-            return loaded(dict(settings))
-
-        _engine = _loop.run(opened())
-        return
     from vllm import LLM
 
     own = {name: value for name, value in settings.items() if name != "kv_cache_on_cpu"}
@@ -81,34 +82,16 @@ def _open(kind: str, settings: Mapping[str, Any]) -> None:
 def _close() -> None:
     """What vLLM started ends with its engine."""
     global _engine
-    shutdown = getattr(_engine, "shutdown", None) or _engine.llm_engine.engine_core.shutdown
-    shutdown()
+    _engine.llm_engine.engine_core.shutdown()
     _engine = None
 
 
-def _params(limit: int, kind: str) -> Any:
-    from vllm import SamplingParams
-    from vllm.sampling_params import RequestOutputKind
-
-    return SamplingParams(**GREEDY, max_tokens=limit, output_kind=RequestOutputKind[kind])
-
-
-def _ask(questions: list[str], limit: int, kind: str) -> Told:
-    async def pieces(question: str) -> AsyncIterator[tuple[bool, int]]:
-        ids = _engine.get_tokenizer().apply_chat_template(
-            conversation(question), add_generation_prompt=True, return_dict=False
-        )
-        name = f"direct-{next(_numbers)}"
-        async for output in _engine.generate({"prompt_token_ids": ids}, _params(limit, kind), name):
-            [new] = output.outputs
-            yield bool(new.text) and kind == "DELTA", len(new.token_ids)
-
-    return _loop.run(gathered(pieces, questions))
-
-
 def _batch(questions: list[str], limit: int) -> Told:
+    from vllm import SamplingParams
+
     started = time.perf_counter()
-    params = _params(limit, "FINAL_ONLY")
-    answers = _engine.chat([conversation(question) for question in questions], params, use_tqdm=False)
+    answers = _engine.chat(
+        [conversation(question) for question in questions], SamplingParams(**GREEDY, max_tokens=limit), use_tqdm=False
+    )
     tokens = sum(len(answer.outputs[0].token_ids) for answer in answers)
     return Told(tokens, time.perf_counter() - started)

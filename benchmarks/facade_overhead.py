@@ -2,10 +2,10 @@
 
 The direct call is, for servers, an httpx request with the same body (for ``anthropic`` the vendor's SDK); for
 llama_cpp it is llama-cpp-python's own chat completion, on the same loaded model or on one loaded here beside the
-child process; for vllm an AsyncLLM with the same settings in a process of its own; for transformers the package's own
-``generate`` on the same loaded model. The two ways take turns, so that a machine that slows down slows both; what
-counts is the median of the ratios of neighbours. Engines that answer several calls at a time are asked one
-question at a time, and then eight.
+child process; for vllm the AsyncLLM in osport's own child process, its clock there; for transformers the package's
+own ``generate`` on the same loaded model. The two ways take turns, so that a machine that slows down slows both; what
+counts is the median of the ratios of neighbours, and the interval behind it (95 %) says what so many rounds can tell.
+Engines that answer several calls at a time are asked one question at a time, and then eight.
 
     python benchmarks/facade_overhead.py ENGINE [MODEL] [--rounds 21] [--tokens 96] [--threads 2]
 
@@ -20,6 +20,7 @@ import argparse
 import asyncio
 import contextlib
 import itertools
+import math
 import os
 import statistics
 from collections.abc import AsyncIterator, Iterable, Iterator
@@ -82,10 +83,14 @@ def compare(name: str, facade: Round, bare: Round, *, number: int, rounds: int) 
 
 
 def report(name: str, pairs: list[tuple[float, float]]) -> None:
-    ratio = statistics.median(ours / theirs for ours, theirs in pairs)
+    ratios = sorted(ours / theirs for ours, theirs in pairs)
+    ratio = statistics.median(ratios)
+    # Of order statistics, by the normal approximation of the binomial.
+    beyond = max(0, math.floor(len(ratios) / 2 - 0.98 * math.sqrt(len(ratios))))
+    interval = f"({ratios[beyond]:.3f} to {ratios[-1 - beyond]:.3f})"
     ours, theirs = (statistics.median(side) for side in zip(*pairs, strict=True))
     verdict = "reached" if ratio >= AIM else "missed"
-    print(f"{name:<42} {ours:8.1f} {theirs:8.1f}   ratio {ratio:.3f}   aim {AIM} {verdict}", flush=True)
+    print(f"{name:<34} {ours:8.1f} {theirs:8.1f}   ratio {ratio:.3f} {interval}   aim {AIM} {verdict}", flush=True)
 
 
 @contextlib.contextmanager
@@ -106,6 +111,10 @@ def opened(engine: str, name: str, threads: int | None) -> Iterator[Model]:
         "vllm_url": ("vllm", {}),
         "transformers": ("transformers", {"context": 1024}),
     }[engine]
+    if engine == "vllm":
+        import direct_vllm
+
+        direct_vllm.ask_the_same_child()
     with Model(f"{backend}:{name}", **options) as model:
         yield model
 
@@ -116,8 +125,7 @@ def without_osport(engine: str, model: Model, limit: int, loop: asyncio.Runner) 
     if engine == "vllm":
         import direct_vllm
 
-        with direct_vllm.apart(model, "AsyncLLM") as worker:
-            yield direct_vllm.direct(worker, limit)
+        yield direct_vllm.direct(model, limit)
     elif engine == "transformers":
         yield direct.over_transformers(model, limit)
     elif engine.startswith("llama_cpp"):
@@ -138,7 +146,7 @@ def main() -> None:
     asked = parser.parse_args()
     # As the child processes have it: threads of two engines that spin for long would wait for one another.
     os.environ.setdefault("GOMP_SPINCOUNT", "300")
-    print(f"{'':<42} {'osport':>8} {'direct':>8}")
+    print(f"{'':<34} {'osport':>8} {'direct':>8}")
     with (
         asyncio.Runner() as loop,
         opened(asked.engine, asked.model, asked.threads) as model,
