@@ -247,6 +247,7 @@ RESPONSE = {
 
 
 def test_the_models_own_response_template_wins():
+    pytest.importorskip("transformers.utils.chat_parsing", reason="before transformers 5.13 there is none")
     template = evolve(ChatTemplate.from_text(PLAIN), response=RESPONSE)
     answer = template.parse("<think>hm</think>Yes<|im_end|>", prompt="<|im_start|>assistant\n")
     assert (answer.reasoning, answer.content) == ("hm", "Yes")

@@ -81,8 +81,14 @@ def _answer(question: dict[str, Any]) -> dict[str, Any]:
 
 
 def _parsed(question: dict[str, Any]) -> dict[str, Any]:
-    from transformers.utils.chat_parsing import parse_response
+    try:
+        from transformers.utils.chat_parsing import parse_response
+    except ImportError:
+        from transformers import __version__
 
+        raise TemplateError(
+            f"transformers {__version__} reads no response templates; from 5.13 on it does: pip install -U transformers"
+        ) from None
     try:
         message: dict[str, Any] = parse_response(
             question["text"], question["response"], prefix=question["prefix"], tools=question["tools"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 import os
 import sys
 import traceback
@@ -188,7 +189,8 @@ def stopped(error: TemplateError) -> bool:
 def _environment() -> Any:
     theirs = _transformers_renderer()
     try:
-        return theirs._cached_compile_jinja_template("").environment  # a fresh sandbox, nobody else's
+        # Past its cache: a fresh sandbox, nobody else's.
+        return inspect.unwrap(theirs._compile_jinja_template)("").environment
     except ImportError as error:  # transformers refuses a jinja2 whose sandbox is known to leak
         raise TemplateError(str(error)) from error
 
