@@ -5,7 +5,9 @@ One engine for both ways: two of them differ by more, from one start to the next
 
 from __future__ import annotations
 
+import asyncio
 import itertools
+import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -21,10 +23,18 @@ class Calls(_vllm_child.Calls):
     """``AsyncLLM`` as a careful caller would use it, with the same fields; the clock is in this process."""
 
     def take(self, message: dict[str, Any]) -> None:
-        if message["do"] == "direct":
-            self.running[message["call"]] = _vllm_child.asyncio.ensure_future(self.direct(**message))
-        else:
+        if message["do"] != "direct":
             super().take(message)
+            return
+        number = message["call"]
+        self.running[number] = task = asyncio.get_running_loop().create_task(self.direct(**message))
+        task.add_done_callback(lambda ended: self.ended(number, ended))
+
+    def ended(self, number: int, task: asyncio.Task[None]) -> None:
+        """Who asked waits for a last line, whatever happened."""
+        self.running.pop(number, None)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.send(call=number, error="engine", message=repr(error))
 
     async def direct(self, call: int, do: str, questions: list[str], limit: int, kind: str) -> None:
         from vllm import SamplingParams
@@ -47,4 +57,4 @@ class Calls(_vllm_child.Calls):
 
 if __name__ == "__main__":
     _vllm_child.Calls = Calls
-    _vllm_child.sys.exit(_vllm_child.main())
+    sys.exit(_vllm_child.main())
