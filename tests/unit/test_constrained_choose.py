@@ -36,14 +36,18 @@ def test_without_a_wish_the_backend_decides():
     assert chosen(ConstrainedOutput.choice(["a"]), SERVER) is None
 
 
-def test_a_schema_does_not_go_over_to_an_engine_that_writes_white_space():
+def test_a_schema_does_not_go_over_to_an_engine_that_writes_white_space_but_hears_of_it():
     def enforce(engine):
-        if engine == "llguidance":
+        if engine in ("llguidance", "xgrammar", "outlines"):
             raise UnsupportedFeature("this", engine)
 
     assert first_that_takes(SERVER, "grammar", enforce) == "llama.cpp-gbnf"
-    with pytest.raises(UnsupportedFeature, match="this"):
+    with pytest.raises(UnsupportedFeature, match="this") as caught:
         first_that_takes(SERVER, "json_schema", enforce)
+    assert caught.value.alternatives == ("engine='native'",)
+    with pytest.raises(UnsupportedFeature, match="this") as caught:
+        first_that_takes(IN_PROCESS, "json_schema", enforce)
+    assert caught.value.alternatives == ()
     assert first_that_takes(VLLM, "json_schema", enforce) == "vllm-xgrammar"
 
 

@@ -81,8 +81,8 @@ def first_that_takes(capabilities: Capabilities, kind: str, enforce: Callable[[s
     """The backend's own choice, or where it refuses the first of its other engines that takes all.
 
     ``enforce`` raises for an engine that does not. An engine that writes JSON with white space is not gone over to, but
-    may be asked for by name. Raises what the backend's own choice raised, with the engines of
-    other backends that would do.
+    may be asked for by name. Raises what the backend's own choice raised, with that one, and the engines of other
+    backends, where they would do.
     """
     try:
         enforce(capabilities.constraint_engine)
@@ -92,8 +92,9 @@ def first_that_takes(capabilities: Capabilities, kind: str, enforce: Callable[[s
             others = [name for name in others if name not in WITH_BLANKS]
         found = next(taking(others, enforce), None)
         if found is None:
+            by_name = taking(sorted({*ENGINES, *capabilities.constraint_engines & WITH_BLANKS}), enforce)
             refusal.alternatives = refusal.alternatives or tuple(
-                f"engine={name!r}" for name in taking(sorted(ENGINES), enforce)
+                f"engine={name if name in ENGINES else NATIVE!r}" for name in by_name
             )
             raise
         return found
