@@ -7,6 +7,9 @@ own ``generate`` on the same loaded model. The two ways take turns, so that a ma
 counts is the median of the ratios of neighbours, and the interval behind it (95 %) says what so many rounds can tell.
 Engines that answer several calls at a time are asked one question at a time, and then eight.
 
+vLLM's scheduler polls on a core of its own. Threads on all cores leave none for the caller, and eight streams then
+tell what any neighbour would cost there: on two cores ask for ``--threads 1``.
+
     python benchmarks/facade_overhead.py ENGINE [MODEL] [--rounds 21] [--tokens 96] [--threads 2]
 
 MODEL: a catalogue name or the path of a .gguf file for llama_server, llama_cpp, llama_cpp_in_process, openai and
@@ -23,6 +26,7 @@ import itertools
 import math
 import os
 import statistics
+import time
 from collections.abc import AsyncIterator, Iterable, Iterator
 from pathlib import Path
 
@@ -33,6 +37,8 @@ from osport import Message, Model
 
 AIM = 0.98
 AT_ONCE = 8
+# An engine still tidies up when the last token is out; who asks at once waits for what the one before left behind.
+REST_SECONDS = 0.03
 ENGINES = (
     "llama_server", "llama_cpp", "llama_cpp_in_process", "openai", "anthropic", "vllm", "vllm_url", "transformers",
 )  # fmt: skip
@@ -75,7 +81,10 @@ def compare(name: str, facade: Round, bare: Round, *, number: int, rounds: int) 
     for turn in range(rounds):
         # Who goes first changes, or the second would always profit from what the first warmed.
         first, second = (facade, bare) if turn % 2 else (bare, facade)
-        told = {first: first(questions(number)), second: second(questions(number))}
+        told: dict[Round, Told] = {}
+        for ask in (first, second):
+            time.sleep(REST_SECONDS)
+            told[ask] = ask(questions(number))
         pairs.append((told[facade], told[bare]))
     report(f"{name} tokens/s", [(a.tokens / a.seconds, b.tokens / b.seconds) for a, b in pairs])
     if pairs[0][0].first:
