@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from attrs import frozen
 
 from osport.chat_template.planting import Part, plant
+from osport.chat_template.strings import any_of
 from osport.errors import TemplateError
 
 __all__ = ["Span", "find_spans"]
@@ -25,12 +25,10 @@ class Span:
     stop: int
     part: str
 
-    def occurrences(self, text: str, words: Iterable[str]) -> Iterator[tuple[int, int]]:
+    def occurrences(self, text: str, words: frozenset[str]) -> Iterator[tuple[int, int]]:
         """Where one of the words stands inside this span."""
-        ordered = sorted(words, key=len, reverse=True)
-        if ordered:
-            for match in re.finditer("|".join(map(re.escape, ordered)), text[self.start : self.stop]):
-                yield self.start + match.start(), self.start + match.end()
+        for match in any_of(words).finditer(text[self.start : self.stop]):
+            yield self.start + match.start(), self.start + match.end()
 
 
 def find_spans(
@@ -53,7 +51,7 @@ def find_spans(
         part.last: (part, False) for part in parts if part.last
     }
     names = {f"_{part.first}": part for part in parts if not part.last}
-    pattern = re.compile("|".join(map(re.escape, sorted([*marks, *names], key=len, reverse=True))) or "(?!)")
+    pattern = any_of(frozenset({*marks, *names}))
     clean, done, open_at, spans = "", 0, {}, []
     for match in pattern.finditer(marked):
         clean += marked[done : match.start()]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-__all__ = ["holds_one_of", "strings", "without"]
+__all__ = ["any_of", "holds_one_of", "strings", "without"]
 
 HARMLESS = "kq"  # in place of a control token; not nothing, or a turn might become empty
 
@@ -35,16 +36,16 @@ def _inside(value: Any, place: str) -> Iterator[tuple[str, str]]:
 
 
 def holds_one_of(
-    messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None, words: Iterable[str]
+    messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None, words: frozenset[str]
 ) -> bool:
     """Whether one of these words stands anywhere in the request."""
-    pattern = _any(words)
+    pattern = any_of(words)
     return any(pattern.search(text) for _, text in strings(messages, tools))
 
 
-def without(value: Any, words: Iterable[str]) -> Any:
+def without(value: Any, words: frozenset[str]) -> Any:
     """The same value with something harmless in place of these words."""
-    return _replaced(value, _any(words))
+    return _replaced(value, any_of(words))
 
 
 def _replaced(value: Any, pattern: re.Pattern[str]) -> Any:
@@ -55,5 +56,7 @@ def _replaced(value: Any, pattern: re.Pattern[str]) -> Any:
     return [_replaced(item, pattern) for item in value] if isinstance(value, list | tuple) else value
 
 
-def _any(words: Iterable[str]) -> re.Pattern[str]:
+@functools.lru_cache(maxsize=64)
+def any_of(words: frozenset[str]) -> re.Pattern[str]:
+    """Finds the longest of these words; of no words, nothing. Some tokenizers have thousands, so it is kept."""
     return re.compile("|".join(map(re.escape, sorted(words, key=len, reverse=True))) or "(?!)")

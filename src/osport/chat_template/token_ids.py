@@ -44,6 +44,11 @@ def _tokenizer(path: Path) -> Any:
         return None
 
 
+@functools.lru_cache(maxsize=16)
+def _special(path: Path) -> frozenset[str]:
+    return frozenset(token.content for token in _tokenizer(path).get_added_tokens_decoder().values() if token.special)
+
+
 def encode(
     path: Path, control: frozenset[str], neutral: Neutral, text: str, spans: tuple[Span, ...]
 ) -> tuple[int, ...] | None:
@@ -55,7 +60,7 @@ def encode(
     tokenizer = _tokenizer(path)
     if tokenizer is None:
         return None
-    control |= {token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special}
+    control |= _special(path)
     forged = [place for span in spans for place in span.occurrences(text, control)]
     if (own := neutral(control)) is not None:
         left = Counter(_tokens(text, control)) - Counter(text[start:stop] for start, stop in forged)
