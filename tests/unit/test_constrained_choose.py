@@ -1,6 +1,7 @@
 """Who enforces a form: the engine that was asked for, or the first of the backend's that takes all of it."""
 
 import pytest
+from attrs import evolve
 
 from osport import Capabilities, ConstrainedOutput, Message, Request
 from osport.constrained.choose import first_that_takes
@@ -36,7 +37,7 @@ def test_without_a_wish_the_backend_decides():
     assert chosen(ConstrainedOutput.choice(["a"]), SERVER) is None
 
 
-def test_a_schema_does_not_go_over_to_an_engine_that_writes_white_space_but_hears_of_it():
+def test_a_schema_goes_over_to_no_engine_that_writes_white_space_but_the_error_names_it():
     def enforce(engine):
         if engine in ("llguidance", "xgrammar", "outlines"):
             raise UnsupportedFeature("this", engine)
@@ -87,6 +88,22 @@ def test_what_the_own_engine_drops_goes_to_another_that_enforces_it():
     assert chosen(ConstrainedOutput.json_schema(BOUNDED), both) == "llguidance"
     assert chosen(ConstrainedOutput.json_schema(PLAIN), both) is None
     assert chosen(ConstrainedOutput.regex("[ab]"), both) == "llguidance"
+
+
+@pytest.mark.parametrize("engine", ["native", "xgrammar"])
+@pytest.mark.parametrize("bound", [{"minimum": 10**30}, {"exclusiveMaximum": 2**63}, {"minimum": -(2**63)}])
+def test_a_bound_of_64_bits_is_refused_for_the_engines_that_fail_on_it(engine, bound):
+    pytest.importorskip("llguidance")
+    both = evolve(SERVER, constraint_engines=SERVER.constraint_engines | {"xgrammar"})
+    with pytest.raises(UnsupportedFeature, match="64 bits"):
+        chosen(ConstrainedOutput.json_schema({"type": "integer", **bound}, engine=engine), both)
+
+
+def test_a_refusal_names_no_engine_that_would_fail():
+    pytest.importorskip("llguidance")
+    with pytest.raises(UnsupportedFeature, match="64 bits") as caught:
+        chosen(ConstrainedOutput.json_schema({"type": "integer", "minimum": 10**30}), SERVER)
+    assert caught.value.alternatives == ()
 
 
 def test_a_refusal_names_the_engines_that_would_do():

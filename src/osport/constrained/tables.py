@@ -22,6 +22,8 @@ DEFINITIONS = ("$defs", "definitions")
 ALONE = ("$ref", "anyOf", "oneOf", "const", "enum")
 # In a pattern these let a quotation mark or a line break into the string, so that the output is no JSON.
 UNSAFE_IN_PATTERN = re.compile(r"(?<!\\)(?:\\\\)*(?:\.|\[\^|\\[DSW])")
+# llama.cpp and xgrammar refuse what is beyond; the ends themselves are llama.cpp's word for "no bound".
+LARGEST_BOUND = 2**63 - 1
 NAIVE_PATTERN = re.compile(r"^\^.*\$$", re.DOTALL)
 
 
@@ -70,6 +72,8 @@ class Table:
                 yield word, f"it drops it on {' or '.join(types) or 'a node without a type'}"
             elif word in BOUNDS | {"multipleOf"} and "number" in types and word not in self.keywords["number"]:
                 yield word, "it drops it on numbers that need not be integers"
+            elif word in BOUNDS and not -LARGEST_BOUND < rules[word] < LARGEST_BOUND:
+                yield word, "it reads bounds as integers of 64 bits"
         if "format" in enforced & set(rules) and rules["format"] not in self.formats:
             yield "format", f"it enforces only {', '.join(sorted(self.formats)) or 'none'} exactly"
         if "multipleOf" in enforced & set(rules):
